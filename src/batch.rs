@@ -1,0 +1,150 @@
+//! What a source hands to the store: counts, the progress after them, and what they cover.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::call::{CallKey, Tally};
+use crate::source::Reason;
+use crate::time::Timestamp;
+use crate::window::Window;
+
+/// The next step of a source. The store commits all of it or nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// Calls by the start of their bucket and by key.
+    pub counts: Counts,
+    /// The source's progress once this batch is committed.
+    pub progress: Vec<ProgressChange>,
+    /// The time that is counted to its end with this batch: the watermark becomes `to`. `None` when
+    /// only the progress changes, as when a query was started.
+    pub covered: Option<Window>,
+    /// Bytes that were scanned: what AWS bills, or what was read of files.
+    pub scanned_bytes: u64,
+    /// Records that were scanned, whether they counted or not.
+    pub scanned_records: u64,
+    /// Records that were passed over because their event id had been counted.
+    pub duplicates: u64,
+    /// Event ids that left the horizon of duplicates.
+    pub evicted: u64,
+    /// What could not be read, by name; the rest of the batch is not touched by it.
+    pub rejected: Vec<Rejected>,
+    /// How many files are unreadable after this batch.
+    pub unreadable_files: Option<u64>,
+}
+
+/// A file, or another part of a batch, that could not be counted and will be tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// Its name, as the user knows it.
+    pub name: String,
+    /// Its place in the closed set of reasons.
+    pub reason: Reason,
+    /// What is wrong, in words.
+    pub error: String,
+}
+
+/// One change of what a source remembers: the rows are the source's own, the store only keeps them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgressChange {
+    /// The row's key, unique for the worker.
+    pub key: String,
+    /// Its new value; `None` removes it.
+    pub value: Option<Vec<u8>>,
+}
+
+impl ProgressChange {
+    /// Sets the row `key`.
+    pub fn put(key: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
+        Self {
+            key: key.into(),
+            value: Some(value.into()),
+        }
+    }
+
+    /// Removes the row `key`.
+    pub fn remove(key: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            value: None,
+        }
+    }
+}
+
+/// Calls counted by bucket and key. Adding is commutative and associative, so batches may be added
+/// in any order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts(HashMap<(Timestamp, Arc<CallKey>), Tally>);
+
+impl Counts {
+    /// Adds calls of one key to one bucket.
+    pub fn add(&mut self, bucket: Timestamp, key: Arc<CallKey>, tally: Tally) {
+        if tally.calls > 0 {
+            self.0.entry((bucket, key)).or_default().add(tally);
+        }
+    }
+
+    /// Adds all of `other`.
+    pub fn merge(&mut self, other: Self) {
+        for ((bucket, key), tally) in other.0 {
+            self.add(bucket, key, tally);
+        }
+    }
+
+    /// The counts, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (Timestamp, &Arc<CallKey>, Tally)> {
+        self.0
+            .iter()
+            .map(|((bucket, key), tally)| (*bucket, key, *tally))
+    }
+
+    /// All calls together.
+    pub fn calls(&self) -> u64 {
+        self.0.values().map(|tally| tally.calls).sum()
+    }
+
+    /// Whether nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::call::tests::call;
+    use crate::tls::TlsVersion;
+
+    fn counts() -> impl Strategy<Value = Counts> {
+        prop::collection::vec((0_i64..4, 0_usize..4, 0_u64..9, 0_i64..99), 0..20).prop_map(|rows| {
+            let mut counts = Counts::default();
+            for (bucket, version, calls, last) in rows {
+                let key = Arc::new(call(TlsVersion::ALL[version], "s3", "GetObject"));
+                counts.add(
+                    Timestamp::from_secs(bucket * 60),
+                    key,
+                    Tally {
+                        calls,
+                        last: Timestamp::from_secs(last),
+                    },
+                );
+            }
+            counts
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn batches_may_be_added_in_any_order(parts in prop::collection::vec(counts(), 0..6), seed in any::<u64>()) {
+            let sum = |parts: &[Counts]| parts.iter().cloned().fold(Counts::default(), |mut sum, part| {
+                sum.merge(part);
+                sum
+            });
+            let mut shuffled = parts.clone();
+            fastrand::Rng::with_seed(seed).shuffle(&mut shuffled);
+            prop_assert_eq!(sum(&parts), sum(&shuffled));
+            prop_assert_eq!(sum(&parts).calls(), parts.iter().map(Counts::calls).sum::<u64>());
+        }
+    }
+}

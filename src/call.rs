@@ -1,0 +1,132 @@
+//! A call and its key: what is counted, and by what.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::time::Timestamp;
+use crate::tls::{KeyExchange, TlsVersion};
+
+/// A value of a record that becomes a label: never empty (`none` stands for absent) and never longer
+/// than [`Name::LONGEST`]. Clones share the text.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<str>);
+
+impl Name {
+    /// The longest label value in bytes; longer ones are cut, so that no record can break a scrape
+    /// that has a `label_value_length_limit`.
+    pub const LONGEST: usize = 200;
+
+    /// The name for `text`, cut at a character's border if it is too long.
+    pub fn new(text: &str) -> Self {
+        match text {
+            "" => Self("none".into()),
+            _ => Self(cut(text).into()),
+        }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+fn cut(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(Name::LONGEST))
+        .unwrap_or(text)
+}
+
+/// The whole key by which calls are counted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallKey {
+    /// `eventSource` without `.amazonaws.com`.
+    pub aws_service: Name,
+    /// `eventName`.
+    pub event_name: Name,
+    /// `tlsDetails.tlsVersion`.
+    pub tls_version: TlsVersion,
+    /// `tlsDetails.cipherSuite`.
+    pub cipher_suite: Name,
+    /// `tlsDetails.keyExchange`.
+    pub key_exchange: KeyExchange,
+    /// `recipientAccountId`.
+    pub account_id: Name,
+    /// `awsRegion`.
+    pub aws_region: Name,
+}
+
+impl CallKey {
+    /// The `aws_service` of an event source.
+    pub fn service_of(event_source: &str) -> &str {
+        event_source
+            .strip_suffix(".amazonaws.com")
+            .unwrap_or(event_source)
+    }
+}
+
+/// How many calls, and the latest of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Calls counted.
+    pub calls: u64,
+    /// The latest `eventTime` among them.
+    pub last: Timestamp,
+}
+
+impl Tally {
+    /// Adds `other`'s calls to these.
+    pub fn add(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.last = self.last.max(other.last);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A call on `version` in one account and region; tests vary what they are about.
+    pub(crate) fn call(tls_version: TlsVersion, service: &str, event: &str) -> CallKey {
+        CallKey {
+            aws_service: Name::new(service),
+            event_name: Name::new(event),
+            tls_version,
+            cipher_suite: Name::new("TLS_AES_128_GCM_SHA256"),
+            key_exchange: KeyExchange::from_record(Some("x25519")),
+            account_id: Name::new("111122223333"),
+            aws_region: Name::new("eu-west-1"),
+        }
+    }
+
+    #[test]
+    fn names_are_never_empty_and_are_cut_between_characters() {
+        assert_eq!(Name::new("").as_str(), "none");
+        assert_eq!(Name::new("GetObject").as_str(), "GetObject");
+        let long = "é".repeat(150);
+        assert_eq!(Name::new(&long).as_str(), "é".repeat(100));
+        assert_eq!(
+            Name::new(&format!("a{long}")).as_str(),
+            format!("a{}", "é".repeat(99))
+        );
+    }
+
+    #[test]
+    fn a_service_is_the_event_source_without_the_domain() {
+        assert_eq!(CallKey::service_of("s3.amazonaws.com"), "s3");
+        assert_eq!(
+            CallKey::service_of("s3.amazonaws.com.cn"),
+            "s3.amazonaws.com.cn"
+        );
+    }
+}

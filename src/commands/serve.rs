@@ -1,0 +1,160 @@
+//! `serve`: builds the parts, runs a worker for each source and the server, and ends them on a signal.
+
+use std::env;
+use std::error::Error;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use tokio::runtime;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use super::{Failure, with_flags};
+use crate::cli::{Serve, Web};
+use crate::config::{self, Config, Kind};
+use crate::exposition::Publisher;
+use crate::http::{self, routes::App};
+use crate::metrics::{self, Metrics};
+use crate::shutdown::{self, Shutdown};
+use crate::source::Source;
+use crate::source::trail_files::TrailFiles;
+use crate::status::Status;
+use crate::store::{Store, WorkerName};
+use crate::time::Timestamp;
+use crate::worker::{Reports, Worker};
+
+/// How long workers may take to end.
+const WORKERS_END: Duration = Duration::from_secs(5);
+
+/// Serves until a signal.
+pub fn run(flags: &Serve) -> Result<(), Failure> {
+    let hint = "--config.file is missing; `demo` needs none, config.example.toml shows every key";
+    let path = flags
+        .config_file
+        .as_deref()
+        .ok_or_else(|| Failure::Usage(hint.into()))?;
+    let mut config = Config::load(path, env::vars().collect())
+        .map_err(|problems| Failure::Usage(problems.into()))?;
+    with_flags(&mut config, &flags.web)?;
+    start(config, &flags.web)
+}
+
+/// Runs the whole program over a configuration until a signal.
+pub(super) fn start(config: Config, flags: &Web) -> Result<(), Failure> {
+    let threads = thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(4);
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()?;
+    Ok(runtime.block_on(until_signalled(config, flags.max_requests))?)
+}
+
+async fn until_signalled(config: Config, scrapes: usize) -> Result<(), Box<dyn Error>> {
+    let signal = shutdown::signalled();
+    info!(
+        version = metrics::VERSION,
+        revision = metrics::REVISION,
+        "starting cloudtrail-tls-exporter"
+    );
+    let metrics = Metrics::new()?;
+    let publisher = Publisher::start(config.exposition, metrics.clone())?;
+    let ephemeral = config.store.path.is_none();
+    let changes = publisher.clone();
+    let store = Store::open(config.store, move |change| changes.change(change))?;
+    metrics.store_opened(ephemeral);
+
+    let (stop, stopped) = shutdown::channel();
+    let status = Status::default();
+    let app = App::new(
+        publisher.clone(),
+        metrics.clone(),
+        status.clone(),
+        scrapes,
+        Timestamp::now,
+    );
+    let app = Arc::new(app);
+    let mut listeners = Vec::new();
+    for address in &config.listen_addresses {
+        let listener = http::bind(address)
+            .await
+            .map_err(|error| format!("cannot listen on {address}: {error}"))?;
+        info!(address = %listener.local_addr()?, "listening");
+        listeners.push(listener);
+    }
+    let server = tokio::spawn(http::serve(listeners, Arc::clone(&app), stopped.clone()));
+
+    let mut workers = JoinSet::new();
+    let reports = Reports { metrics, status };
+    for source in config.sources {
+        start_source(source, &store, &reports, &mut workers, &stopped).await?;
+    }
+    publisher.settle();
+    app.set_ready();
+    info!("ready");
+
+    let signal = signal.await?;
+    info!(signal, "stopping");
+    drop(stop);
+    if tokio::time::timeout(WORKERS_END, workers.join_all())
+        .await
+        .is_err()
+    {
+        warn!("a source did not end in time");
+    }
+    server.await?;
+    store.close().await;
+    info!("stopped");
+    Ok(())
+}
+
+async fn start_source(
+    source: config::Source,
+    store: &Store,
+    reports: &Reports,
+    workers: &mut JoinSet<()>,
+    stopped: &Shutdown,
+) -> Result<(), Box<dyn Error>> {
+    let config::Source {
+        name,
+        interval,
+        kind,
+    } = source;
+    let source_type = kind.type_name();
+    let name = WorkerName {
+        source: name,
+        source_type,
+        account: String::new(),
+        region: String::new(),
+    };
+    match kind {
+        Kind::TrailFiles(settings) => {
+            reports
+                .metrics
+                .source_configured(&name.source, interval, Duration::ZERO);
+            let source = TrailFiles::new(settings);
+            let worker = load(name, source, store, reports).await?;
+            workers.spawn(worker.run(interval, stopped.clone()));
+        }
+    }
+    Ok(())
+}
+
+async fn load<S: Source>(
+    name: WorkerName,
+    source: S,
+    store: &Store,
+    reports: &Reports,
+) -> Result<Worker<S>, Box<dyn Error>> {
+    let state = store.worker(name.clone(), Timestamp::now()).await?;
+    Ok(Worker::new(
+        name,
+        &state,
+        source,
+        store.clone(),
+        reports.clone(),
+        Timestamp::now,
+    )?)
+}

@@ -1,0 +1,457 @@
+//! The configuration: valid by construction, or every problem at once.
+//!
+//! `keys` reads single values by name and collects what is wrong with them; here is what the keys mean
+//! and how they depend on each other.
+
+mod keys;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::{Environment, File, FileFormat};
+
+use self::keys::{Keys, Problem};
+use crate::source::trail_files::{self, Choice};
+use crate::tls::TlsVersion;
+use crate::{exposition, logging, store};
+
+/// The prefix of environment variables that set keys: `CLOUDTRAIL_TLS__WINDOW__LENGTH`.
+const PREFIX: &str = "CLOUDTRAIL_TLS";
+/// The grids of time that fit into an hour and that every source can follow.
+const BUCKETS: [u64; 6] = [60, 300, 600, 900, 1800, 3600];
+/// A finer grid, which only files can follow.
+const FILES_BUCKET: u64 = 10;
+/// Where the store lies without `state.path` and `$STATE_DIRECTORY`.
+const STATE_DIRECTORY: &str = "/var/lib/cloudtrail-tls-exporter";
+
+/// A valid configuration: the settings of each module.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The store.
+    pub store: store::Settings,
+    /// The data block of the scrape.
+    pub exposition: exposition::Settings,
+    /// The log.
+    pub log: logging::Settings,
+    /// Where the server listens.
+    pub listen_addresses: Vec<String>,
+    /// The sources, at least one.
+    pub sources: Vec<Source>,
+}
+
+/// One `[[sources]]` table.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The `source` label.
+    pub name: String,
+    /// How often it is asked.
+    pub interval: Duration,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// The settings of a source by its `type`.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// CloudTrail's own log files.
+    TrailFiles(trail_files::Settings),
+}
+
+impl Kind {
+    /// The `type` in the file.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::TrailFiles(_) => "trail_files",
+        }
+    }
+}
+
+/// Everything that is wrong with a configuration, one line each.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Problems(pub Vec<String>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (number, plural) = (self.0.len(), if self.0.len() == 1 { "" } else { "s" });
+        write!(f, "the configuration has {number} problem{plural}")?;
+        self.0
+            .iter()
+            .try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl Config {
+    /// Reads the file at `path`, with the environment's variables over it.
+    pub fn load(path: &Path, environment: HashMap<String, String>) -> Result<Self, Problems> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Problems(vec![format!("cannot read {}: {error}", path.display())]))?;
+        Self::parse(&text, environment)
+    }
+
+    /// Reads TOML, with the environment's variables over it.
+    pub fn parse(toml: &str, environment: HashMap<String, String>) -> Result<Self, Problems> {
+        let (config, problems, _) = read(toml, environment);
+        if problems.is_empty() {
+            config.ok_or(Problems(problems))
+        } else {
+            Err(Problems(problems))
+        }
+    }
+}
+
+/// The configuration as far as it could be read, what is wrong with it, and every key there is.
+fn read(
+    toml: &str,
+    environment: HashMap<String, String>,
+) -> (Option<Config>, Vec<String>, Vec<String>) {
+    let state_directory = environment.get("STATE_DIRECTORY").cloned();
+    let variables = Environment::with_prefix(PREFIX)
+        .prefix_separator("__")
+        .separator("__")
+        .source(Some(environment));
+    let merged = config::Config::builder()
+        .add_source(File::from_str(toml, FileFormat::Toml))
+        .add_source(variables)
+        .build()
+        .and_then(|merged| merged.cache.into_table());
+    let mut keys = match merged {
+        Ok(table) => Keys::new(table),
+        Err(error) => return (None, vec![error.to_string()], Vec::new()),
+    };
+    let config = config(&mut keys, state_directory.as_deref());
+    let (problems, known) = keys.finish();
+    (Some(config), problems, known)
+}
+
+/// What the sources need to know of the rest.
+struct Shared {
+    bucket: Duration,
+    retention: Duration,
+}
+
+fn config(keys: &mut Keys, state_directory: Option<&str>) -> Config {
+    let minimum_version = keys.value("tls.minimum_version", "TLSv1.2", |text| {
+        let version = TlsVersion::from_label(text).filter(|version| version.known());
+        version.ok_or_else(|| "must be `TLSv1`, `TLSv1.1`, `TLSv1.2` or `TLSv1.3`".to_owned())
+    });
+    let bucket = keys.duration("window.bucket", "5m");
+    let window = keys.duration("window.length", "24h");
+    let quiet_period = keys.duration("regression.quiet_period", "7d");
+    let retention = keys.duration("state.retention", "35d");
+    let fine = bucket.as_secs() == FILES_BUCKET;
+    keys.check(
+        fine || BUCKETS.contains(&bucket.as_secs()),
+        "window.bucket",
+        "must be 10s, 1m, 5m, 10m, 15m, 30m or 1h",
+    );
+    let whole = !bucket.is_zero() && window.as_secs().is_multiple_of(bucket.as_secs());
+    keys.check(
+        whole && window >= bucket,
+        "window.length",
+        "must be a whole number of `window.bucket`s, at least one",
+    );
+    keys.check(
+        retention >= window,
+        "state.retention",
+        "must not be shorter than `window.length`",
+    );
+    keys.check(
+        quiet_period >= bucket,
+        "regression.quiet_period",
+        "must not be shorter than `window.bucket`",
+    );
+    keys.check(
+        retention >= quiet_period,
+        "state.retention",
+        "must not be shorter than `regression.quiet_period`",
+    );
+
+    let labels = keys.texts("series.labels", &["account_id"]);
+    let known = labels
+        .iter()
+        .all(|label| ["account_id", "aws_region"].contains(&label.as_str()));
+    keys.check(
+        known,
+        "series.labels",
+        "may hold `account_id` and `aws_region`",
+    );
+    let has = |label: &str| labels.iter().any(|name| name == label);
+    let exposition = exposition::Settings {
+        minimum_version,
+        window,
+        retention,
+        quiet_period,
+        label_account: has("account_id"),
+        label_region: has("aws_region"),
+    };
+    let log = logging::Settings {
+        level: keys.value("log.level", "info", str::parse),
+        format: keys.value("log.format", "logfmt", str::parse),
+    };
+    let listen_addresses = keys.texts("web.listen_addresses", &[":10013"]);
+    keys.check(
+        !listen_addresses.is_empty(),
+        "web.listen_addresses",
+        "must name at least one address",
+    );
+    let directory = state_directory.unwrap_or(STATE_DIRECTORY);
+    let path = keys.value("state.path", &format!("{directory}/state.db"), |text| {
+        Ok(PathBuf::from(text))
+    });
+    let ephemeral = keys.flag("state.ephemeral", false);
+    let store = store::Settings {
+        path: (!ephemeral).then_some(path),
+        retention,
+        window,
+        bucket,
+        minimum_version,
+        quiet_period,
+    };
+    let sources = sources(keys, &Shared { bucket, retention });
+    Config {
+        store,
+        exposition,
+        log,
+        listen_addresses,
+        sources,
+    }
+}
+
+fn sources(keys: &mut Keys, shared: &Shared) -> Vec<Source> {
+    let number = keys.tables("sources");
+    if number == 0 {
+        keys.problem(Problem::bare(
+            "no [[sources]]: at least one must be configured, in the file",
+        ));
+    }
+    let mut sources: Vec<Source> = Vec::new();
+    for place in 0..number {
+        let key = |name: &str| format!("sources[{place}].{name}");
+        let name = keys.required(&key("name"));
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let ok = name.is_empty() || name.len() <= 64 && name.chars().all(plain);
+        keys.check(
+            ok,
+            &key("name"),
+            "must be at most 64 letters, digits, `-`, `_` or `.`",
+        );
+        let unique = name.is_empty() || sources.iter().all(|source| source.name != name);
+        keys.check(
+            unique,
+            &key("name"),
+            "must be unique: it tells one source's series from another's",
+        );
+        let kind = keys.required(&key("type"));
+        match kind.as_str() {
+            "trail_files" => {
+                let interval = keys.duration(&key("interval"), "10s");
+                keys.check(
+                    interval >= Duration::from_secs(1),
+                    &key("interval"),
+                    "must be at least 1s",
+                );
+                let settings = trail_files(keys, place, shared);
+                sources.push(Source {
+                    name,
+                    interval,
+                    kind: Kind::TrailFiles(settings),
+                });
+            }
+            // A missing `type` has been told already.
+            "" => keys.ignore(&format!("sources[{place}]")),
+            _ => {
+                keys.check(false, &key("type"), "must be `trail_files`");
+                keys.ignore(&format!("sources[{place}]"));
+            }
+        }
+    }
+    sources
+}
+
+fn trail_files(keys: &mut Keys, place: usize, shared: &Shared) -> trail_files::Settings {
+    let key = |name: &str| format!("sources[{place}].{name}");
+    let location = keys.required(&key("location"));
+    keys.check(
+        !location.starts_with("s3://"),
+        &key("location"),
+        "must be a folder: this build does not read buckets",
+    );
+    let lookback = keys.duration(&key("lookback"), "24h");
+    keys.check(
+        lookback <= shared.retention,
+        &key("lookback"),
+        "must not be longer than `state.retention`",
+    );
+    let include = keys.texts(&key("include"), &[]);
+    let exclude = keys.texts(&key("exclude"), &[]);
+    let choice = Choice::new(&include, &exclude);
+    for (name, globs) in [("include", &include), ("exclude", &exclude)] {
+        if let Err(error) = Choice::new(globs, &[]) {
+            keys.check(
+                false,
+                &key(name),
+                &format!("must be glob patterns: {error}"),
+            );
+        }
+    }
+    trail_files::Settings {
+        location: location.into(),
+        choice: choice.unwrap_or_default(),
+        deduplicate: keys.flag(&key("deduplicate"), true),
+        lookback,
+        retention: shared.retention,
+        bucket: shared.bucket,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../config.example.toml");
+    const LEAST: &str = "[[sources]]\nname = \"trail\"\ntype = \"trail_files\"\nlocation = \"/var/log/cloudtrail\"\n";
+
+    fn problems(toml: &str, environment: &[(&str, &str)]) -> Vec<String> {
+        let environment = environment
+            .iter()
+            .map(|(key, value)| (key.to_string(), value.to_string()))
+            .collect();
+        Config::parse(toml, environment).map_or_else(|problems| problems.0, |_| Vec::new())
+    }
+
+    #[test]
+    fn the_example_holds_every_key_at_its_default() {
+        let (example, problems, known) = read(EXAMPLE, HashMap::new());
+        assert_eq!(problems, Vec::<String>::new());
+        let (least, problems, _) = read(LEAST, HashMap::new());
+        assert_eq!(problems, Vec::<String>::new());
+        assert_eq!(format!("{example:#?}"), format!("{least:#?}"));
+
+        let mut table = String::new();
+        let written: Vec<String> = EXAMPLE
+            .lines()
+            .filter_map(|line| {
+                if let Some(name) = line.strip_prefix('[') {
+                    table = name
+                        .trim_matches(['[', ']'])
+                        .replace("sources", "sources[0]");
+                }
+                let (key, _) = line
+                    .split_once(" = ")
+                    .filter(|(key, _)| !key.starts_with('#'))?;
+                Some(format!("{table}.{key}"))
+            })
+            .collect();
+        let missing: Vec<_> = known.iter().filter(|key| !written.contains(key)).collect();
+        assert_eq!(
+            missing,
+            Vec::<&String>::new(),
+            "keys that config.example.toml does not show"
+        );
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once_with_key_value_and_rule() {
+        let toml = "
+            [tls]
+            minimum_version = \"TLSv1.5\"
+            [windw]
+            length = \"24h\"
+            [window]
+            bucket = \"7m\"
+            lenght = \"1h\"
+            [state]
+            retention = \"1h\"
+            ephemeral = \"perhaps\"
+            [series]
+            labels = [\"account_id\", \"colour\"]
+            [[sources]]
+            name = \"trail\"
+            type = \"trail_files\"
+            location = 7
+            interval = \"often\"
+            include = [\"a/{b\"]
+            [[sources]]
+            name = \"trail\"
+            type = \"trail_file\"
+            [[sources]]
+            type = \"trail_files\"
+        ";
+        assert_eq!(
+            problems(toml, &[]),
+            [
+                "series.labels = [\"account_id\", \"colour\"]: may hold `account_id` and `aws_region`",
+                "sources[0].include = [\"a/{b\"]: must be glob patterns: error parsing glob 'a/{b': unclosed alternate group; missing '}' (maybe escape '{' with '[{]'?)",
+                "sources[0].interval = \"often\": must be a duration such as \"5m\" or \"24h\": expected number at 0",
+                "sources[0].location = 7: must be a text",
+                "sources[1].name = \"trail\": must be unique: it tells one source's series from another's",
+                "sources[1].type = \"trail_file\": must be `trail_files`",
+                "sources[2].location: is missing",
+                "sources[2].name: is missing",
+                "state.ephemeral = \"perhaps\": must be true or false",
+                "state.retention = \"1h\": must not be shorter than `regression.quiet_period`",
+                "state.retention = \"1h\": must not be shorter than `window.length`",
+                "tls.minimum_version = \"TLSv1.5\": must be `TLSv1`, `TLSv1.1`, `TLSv1.2` or `TLSv1.3`",
+                "window.bucket = \"7m\": must be 10s, 1m, 5m, 10m, 15m, 30m or 1h",
+                "window.length: must be a whole number of `window.bucket`s, at least one",
+                "window.lenght: no such key; did you mean `window.length`?",
+                "windw.length: no such key; did you mean `window.length`?",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_told_with_its_line() {
+        let told = problems("[tls\n", &[]).join("\n");
+        assert!(told.contains("line 1"), "{told}");
+    }
+
+    #[test]
+    fn the_environment_sets_scalars_over_the_file_and_its_mistakes_are_told() {
+        let toml = format!("[window]\nlength = \"48h\"\n{LEAST}");
+        let variables = [
+            ("CLOUDTRAIL_TLS__WINDOW__LENGTH", "12h"),
+            ("CLOUDTRAIL_TLS__STATE__EPHEMERAL", "true"),
+        ];
+        let environment = variables
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
+        let config = Config::parse(&toml, environment).unwrap();
+        assert_eq!(config.exposition.window, Duration::from_secs(12 * 3600));
+        assert_eq!(config.store.path, None);
+
+        let wrong = [
+            ("CLOUDTRAIL_TLS__WINDOW__LENGHT", "12h"),
+            ("CLOUDTRAIL_TLS__LOG__LEVEL", "loud"),
+        ];
+        assert_eq!(
+            problems(LEAST, &wrong),
+            [
+                "log.level = \"loud\" (from the environment): must be `debug`, `info`, `warn` or `error`",
+                "window.lenght (from the environment): no such key; did you mean `window.length`?",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_store_lies_in_the_state_directory_that_systemd_gives() {
+        let path = |environment| {
+            Config::parse(LEAST, environment)
+                .unwrap()
+                .store
+                .path
+                .unwrap()
+        };
+        assert_eq!(
+            path(HashMap::new()),
+            Path::new("/var/lib/cloudtrail-tls-exporter/state.db")
+        );
+        let systemd = HashMap::from([(
+            "STATE_DIRECTORY".to_owned(),
+            "/var/lib/private/x".to_owned(),
+        )]);
+        assert_eq!(path(systemd), Path::new("/var/lib/private/x/state.db"));
+    }
+}

@@ -1,0 +1,259 @@
+//! Single values by their dotted key, each checked on its own. What is wrong is collected, and a valid
+//! stand-in is returned, so that one mistake does not hide another.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::time::Duration;
+
+use config::{Value, ValueKind};
+
+/// How alike two keys must be for one to be suggested for the other.
+const ALIKE: f64 = 0.7;
+
+/// One thing that is wrong, by the key it is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Problem {
+    key: String,
+    text: String,
+}
+
+impl Problem {
+    /// A problem that is about no key.
+    pub(super) fn bare(text: &str) -> Self {
+        Self {
+            key: String::new(),
+            text: text.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.key, self.text)
+    }
+}
+
+/// The values of a file and the environment, and what was asked of them.
+pub(super) struct Keys {
+    values: BTreeMap<String, Value>,
+    known: BTreeSet<String>,
+    ignored: Vec<String>,
+    problems: BTreeSet<Problem>,
+}
+
+impl Keys {
+    pub(super) fn new(table: HashMap<String, Value>) -> Self {
+        let mut values = BTreeMap::new();
+        for (key, value) in table {
+            flatten(key, value, &mut values);
+        }
+        Self {
+            values,
+            known: BTreeSet::new(),
+            ignored: Vec::new(),
+            problems: BTreeSet::new(),
+        }
+    }
+
+    /// What is wrong, and every key that was asked for.
+    pub(super) fn finish(mut self) -> (Vec<String>, Vec<String>) {
+        let unknown: Vec<String> = self
+            .values
+            .keys()
+            .filter(|key| !self.is_known(key))
+            .cloned()
+            .collect();
+        for key in unknown {
+            let suggestion = self
+                .alike(&key)
+                .map_or(String::new(), |alike| format!("; did you mean `{alike}`?"));
+            let text = format!("{}: no such key{suggestion}", self.origin(&key));
+            self.problem(Problem { key, text });
+        }
+        let problems = self.problems.iter().map(ToString::to_string).collect();
+        (problems, self.known.into_iter().collect())
+    }
+
+    /// A text that `read` understands.
+    pub(super) fn value<T>(
+        &mut self,
+        key: &str,
+        default: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> T {
+        let text = self.text(key).unwrap_or_else(|| default.to_owned());
+        match read(&text) {
+            Ok(value) => value,
+            Err(rule) => {
+                self.check(false, key, &rule);
+                read(default).expect("every default is valid")
+            }
+        }
+    }
+
+    /// A duration.
+    pub(super) fn duration(&mut self, key: &str, default: &str) -> Duration {
+        self.value(key, default, |text| {
+            humantime::parse_duration(text)
+                .map_err(|error| format!("must be a duration such as \"5m\" or \"24h\": {error}"))
+        })
+    }
+
+    /// A text that must be there; empty if it is not.
+    pub(super) fn required(&mut self, key: &str) -> String {
+        match self.text(key) {
+            Some(text) => text,
+            None => {
+                if !self.values.contains_key(key) {
+                    self.problem(Problem {
+                        key: key.to_owned(),
+                        text: ": is missing".to_owned(),
+                    });
+                }
+                String::new()
+            }
+        }
+    }
+
+    /// True or false.
+    pub(super) fn flag(&mut self, key: &str, default: bool) -> bool {
+        self.known.insert(key.to_owned());
+        let flag = match self.values.get(key).map(|value| &value.kind) {
+            None => return default,
+            Some(ValueKind::Boolean(flag)) => Some(*flag),
+            Some(ValueKind::String(text)) => text.parse().ok(),
+            Some(_) => None,
+        };
+        self.check(flag.is_some(), key, "must be true or false");
+        flag.unwrap_or(default)
+    }
+
+    /// A list of texts.
+    pub(super) fn texts(&mut self, key: &str, default: &[&str]) -> Vec<String> {
+        self.known.insert(key.to_owned());
+        let Some(value) = self.values.get(key) else {
+            return default.iter().map(ToString::to_string).collect();
+        };
+        let texts = match &value.kind {
+            ValueKind::Array(items) => items.iter().map(as_text).collect::<Option<Vec<_>>>(),
+            _ => None,
+        };
+        self.check(texts.is_some(), key, "must be a list of texts");
+        texts.unwrap_or_default()
+    }
+
+    /// The number of tables in an array of tables.
+    pub(super) fn tables(&mut self, key: &str) -> usize {
+        if self.values.contains_key(key) {
+            self.known.insert(key.to_owned());
+            self.check(false, key, "must be an array of tables, in the file");
+        }
+        let inside = |place: usize| format!("{key}[{place}]");
+        (0..)
+            .take_while(|place| {
+                self.values
+                    .keys()
+                    .any(|name| name.starts_with(&inside(*place)))
+            })
+            .count()
+    }
+
+    /// Tells a problem with `key` unless `ok`.
+    pub(super) fn check(&mut self, ok: bool, key: &str, rule: &str) {
+        if !ok {
+            let value = self
+                .values
+                .get(key)
+                .map_or(String::new(), |value| format!(" = {}", Shown(value)));
+            let text = format!("{value}{}: {rule}", self.origin(key));
+            self.problem(Problem {
+                key: key.to_owned(),
+                text,
+            });
+        }
+    }
+
+    pub(super) fn problem(&mut self, problem: Problem) {
+        self.problems.insert(problem);
+    }
+
+    /// Keys in `table` are not told as unknown: nobody knows what they should be.
+    pub(super) fn ignore(&mut self, table: &str) {
+        self.ignored.push(table.to_owned());
+    }
+
+    fn text(&mut self, key: &str) -> Option<String> {
+        self.known.insert(key.to_owned());
+        let text = as_text(self.values.get(key)?);
+        self.check(text.is_some(), key, "must be a text");
+        text
+    }
+
+    fn is_known(&self, key: &str) -> bool {
+        self.known.contains(key) || self.ignored.iter().any(|table| key.starts_with(table))
+    }
+
+    fn alike(&self, key: &str) -> Option<&String> {
+        let likeness = |known: &&String| strsim::jaro_winkler(known, key);
+        let best = self
+            .known
+            .iter()
+            .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+        (likeness(&best) >= ALIKE).then_some(best)
+    }
+
+    fn origin(&self, key: &str) -> &'static str {
+        let origin = self.values.get(key).and_then(Value::origin);
+        if origin.is_some_and(|origin| origin.contains("environment")) {
+            " (from the environment)"
+        } else {
+            ""
+        }
+    }
+}
+
+/// Brings tables in tables to dotted keys; arrays of tables get their place in brackets.
+fn flatten(key: String, value: Value, out: &mut BTreeMap<String, Value>) {
+    match value.kind {
+        ValueKind::Table(table) => {
+            for (name, value) in table {
+                flatten(format!("{key}.{name}"), value, out);
+            }
+        }
+        ValueKind::Array(items)
+            if items
+                .iter()
+                .any(|item| matches!(item.kind, ValueKind::Table(_))) =>
+        {
+            for (place, item) in items.into_iter().enumerate() {
+                flatten(format!("{key}[{place}]"), item, out);
+            }
+        }
+        _ => {
+            out.insert(key, value);
+        }
+    }
+}
+
+fn as_text(value: &Value) -> Option<String> {
+    match &value.kind {
+        ValueKind::String(text) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+/// A value as it stands in the file.
+struct Shown<'v>(&'v Value);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0.kind {
+            ValueKind::String(text) => write!(f, "{text:?}"),
+            ValueKind::Array(items) => {
+                let items: Vec<String> = items.iter().map(|item| Shown(item).to_string()).collect();
+                write!(f, "[{}]", items.join(", "))
+            }
+            _ => write!(f, "{}", self.0),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What Prometheus reads. The data block is rendered once for each change, in pieces that every format
+//! and encoding shares; a scrape adds the small live block and copies nothing of the data.
+
+mod data;
+mod gzip;
+mod live;
+pub mod negotiate;
+mod text;
+
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use prometheus::proto::MetricFamily;
+
+pub use self::data::Settings;
+use self::gzip::Piece;
+use self::negotiate::Format;
+use crate::metrics::Metrics;
+use crate::totals::{Change, Totals};
+
+/// The least pause between two renderings: what arrives in between is rendered together.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// One family of the data block: its HELP and TYPE lines in each format, and its samples, which are the
+/// same in both.
+#[derive(Debug)]
+struct Family {
+    text_head: Piece,
+    open_metrics_head: Piece,
+    samples: Piece,
+}
+
+/// The rendered data block.
+#[derive(Debug, Default)]
+pub struct Block {
+    families: Vec<Family>,
+}
+
+/// The body of one answer, as slices that are sent one after the other.
+#[derive(Debug)]
+pub struct Body {
+    /// The slices.
+    pub slices: Vec<Bytes>,
+    /// Whether they are gzip.
+    pub gzip: bool,
+}
+
+impl Block {
+    /// A scrape's body: this block, then `live` rendered now.
+    pub fn body(&self, live: &[MetricFamily], format: Format, gzip: bool) -> Body {
+        let live = live::render(live, format);
+        let pieces = self.families.iter().flat_map(|family| {
+            let head = match format {
+                Format::Text => &family.text_head,
+                Format::OpenMetrics => &family.open_metrics_head,
+            };
+            [head, &family.samples]
+        });
+        let slices = if gzip {
+            gzip::joined(pieces, &live)
+        } else {
+            pieces
+                .map(|piece| piece.plain.clone())
+                .chain([Bytes::from(live)])
+                .collect()
+        };
+        Body { slices, gzip }
+    }
+}
+
+enum Message {
+    Change(Change),
+    /// Answered when all that was sent before is rendered.
+    Settled(Sender<()>),
+}
+
+/// Renders the totals on a thread of its own and holds the newest block for the scrapes.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    messages: Sender<Message>,
+    newest: Arc<RwLock<Arc<Block>>>,
+}
+
+impl Publisher {
+    /// Starts the thread. It ends with the last clone of the publisher.
+    pub fn start(settings: Settings, metrics: Metrics) -> std::io::Result<Self> {
+        let (messages, queue) = mpsc::channel();
+        let newest = Arc::new(RwLock::new(Arc::new(Block::default())));
+        let shared = Arc::clone(&newest);
+        let publish =
+            move |block| *shared.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(block);
+        let run = move || render_changes(&queue, &settings, &metrics, publish);
+        thread::Builder::new()
+            .name("exposition".into())
+            .spawn(run)?;
+        Ok(Self { messages, newest })
+    }
+
+    /// Takes in what a commit changed; the next rendering shows it.
+    pub fn change(&self, change: Change) {
+        // The thread ends only after every sender is gone.
+        self.messages.send(Message::Change(change)).ok();
+    }
+
+    /// Waits until all that was changed before is rendered.
+    pub fn settle(&self) {
+        let (answer, settled) = mpsc::channel();
+        self.messages.send(Message::Settled(answer)).ok();
+        settled.recv().ok();
+    }
+
+    /// The newest block.
+    pub fn newest(&self) -> Arc<Block> {
+        Arc::clone(&self.newest.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn render_changes(
+    queue: &Receiver<Message>,
+    settings: &Settings,
+    metrics: &Metrics,
+    publish: impl Fn(Block),
+) {
+    let mut totals = Totals::default();
+    while let Ok(first) = queue.recv() {
+        let mut waiting = Vec::new();
+        let mut changed = false;
+        for message in [first].into_iter().chain(queue.try_iter()) {
+            match message {
+                Message::Change(change) => {
+                    changed |= change.is_visible();
+                    totals.apply(change);
+                }
+                Message::Settled(answer) => waiting.push(answer),
+            }
+        }
+        let started = Instant::now();
+        if changed {
+            let (block, series) = data::render(&totals, settings);
+            publish(block);
+            metrics.rendered(&series);
+        }
+        let asked = !waiting.is_empty();
+        for answer in waiting {
+            answer.send(()).ok();
+        }
+        if changed && !asked {
+            thread::sleep(PAUSE.max(started.elapsed() * 2));
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! What each path answers. Knows no socket.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use hyper::header::{
+    ACCEPT, ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue,
+    RETRY_AFTER, VARY,
+};
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::exposition::negotiate::{Format, gzip_accepted};
+use crate::exposition::{self, Publisher};
+use crate::metrics::{self, Metrics};
+use crate::status::Status;
+use crate::time::Timestamp;
+
+/// Everything that answers need.
+#[derive(Debug)]
+pub struct App {
+    publisher: Publisher,
+    metrics: Metrics,
+    status: Status,
+    ready: AtomicBool,
+    scrapes: Arc<Semaphore>,
+    now: fn() -> Timestamp,
+}
+
+impl App {
+    /// An app that answers at most `scrapes` scrapes at once and is not ready yet.
+    pub fn new(
+        publisher: Publisher,
+        metrics: Metrics,
+        status: Status,
+        scrapes: usize,
+        now: fn() -> Timestamp,
+    ) -> Self {
+        let scrapes = Arc::new(Semaphore::new(scrapes));
+        Self {
+            publisher,
+            metrics,
+            status,
+            ready: AtomicBool::new(false),
+            scrapes,
+            now,
+        }
+    }
+
+    /// From now on `/-/ready` says so. A source that fails does not take it back: it shows in the metrics.
+    pub fn set_ready(&self) {
+        self.ready.store(true, Ordering::Release);
+    }
+
+    /// Answers one request.
+    pub fn answer<B>(&self, request: &Request<B>) -> Response<Slices> {
+        let started = Instant::now();
+        let (path, response) = self.route(request);
+        self.metrics
+            .request_answered(path, response.status().as_u16(), started.elapsed());
+        response
+    }
+
+    /// The answer, and the path for the metrics: one of ours, or `other`.
+    fn route<B>(&self, request: &Request<B>) -> (&'static str, Response<Slices>) {
+        let path = match request.uri().path() {
+            "/" => "/",
+            "/metrics" => "/metrics",
+            "/-/healthy" | "/healthz" => "/-/healthy",
+            "/-/ready" | "/readyz" => "/-/ready",
+            _ => return ("other", text(StatusCode::NOT_FOUND, "not found\n")),
+        };
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+            return (path, with(refused, ALLOW, "GET, HEAD"));
+        }
+        let response = match path {
+            "/metrics" => self.scrape(request),
+            "/-/healthy" => text(StatusCode::OK, "healthy\n"),
+            "/-/ready" if self.ready.load(Ordering::Acquire) => text(StatusCode::OK, "ready\n"),
+            "/-/ready" => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not ready: the store is being loaded\n",
+            ),
+            _ => self.landing_page(),
+        };
+        (path, response)
+    }
+
+    fn scrape<B>(&self, request: &Request<B>) -> Response<Slices> {
+        let Ok(permit) = Arc::clone(&self.scrapes).try_acquire_owned() else {
+            let busy = text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many scrapes at once, see --web.max-requests\n",
+            );
+            return with(busy, RETRY_AFTER, "1");
+        };
+        let format = Format::accepted(&header(request, ACCEPT));
+        let gzip = gzip_accepted(&header(request, ACCEPT_ENCODING));
+        let exposition::Body { slices, gzip } =
+            self.publisher
+                .newest()
+                .body(&self.metrics.gather(), format, gzip);
+        let mut response = Response::new(Slices {
+            slices: slices.into(),
+            _permit: Some(permit),
+        });
+        let headers = response.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static(format.content_type()),
+        );
+        headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+        if gzip {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        response
+    }
+
+    fn landing_page(&self) -> Response<Slices> {
+        let now = (self.now)();
+        let rows: String = self
+            .status
+            .all()
+            .into_iter()
+            .map(|(worker, status)| {
+                let name = worker
+                    .iter()
+                    .filter(|part| !part.is_empty())
+                    .map(|part| escaped(part))
+                    .collect::<Vec<_>>()
+                    .join(" / ");
+                let state = match (status.up, &status.error) {
+                    (Some(true), _) => "up".to_owned(),
+                    (None, _) => "starting".to_owned(),
+                    (Some(false), error) => format!(
+                        "failing: {}",
+                        escaped(error.as_deref().unwrap_or("unknown"))
+                    ),
+                };
+                let age = status
+                    .watermark
+                    .map_or("no data yet".to_owned(), |watermark| {
+                        format!(
+                            "{} (counted up to {watermark})",
+                            humantime::format_duration(now.since(watermark))
+                        )
+                    });
+                let files = status.unreadable_files;
+                format!("<tr><td>{name}</td><td>{state}</td><td>{age}</td><td>{files}</td></tr>\n")
+            })
+            .collect();
+        let version = metrics::VERSION;
+        let revision = metrics::REVISION;
+        let page = format!(
+            "<!DOCTYPE html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>cloudtrail-tls-exporter</title>\n\
+             <style>body{{font-family:sans-serif;margin:2em}}td,th{{text-align:left;padding:.3em 1em .3em 0}}</style></head>\n\
+             <body>\n<h1>cloudtrail-tls-exporter</h1>\n\
+             <p>Which AWS API calls use which TLS version, counted from CloudTrail. Version {version} ({revision}).</p>\n\
+             <ul><li><a href=\"/metrics\">Metrics</a></li><li><a href=\"/-/healthy\">Health</a></li>\
+             <li><a href=\"/-/ready\">Readiness</a></li></ul>\n\
+             <table><tr><th>Source</th><th>State</th><th>Data age</th><th>Unreadable files</th></tr>\n{rows}</table>\n\
+             </body>\n</html>\n"
+        );
+        with(
+            text(StatusCode::OK, page),
+            CONTENT_TYPE,
+            "text/html; charset=utf-8",
+        )
+    }
+}
+
+/// All values of a header as one list; what is not text counts as absent.
+fn header<B>(request: &Request<B>, name: HeaderName) -> String {
+    let values: Vec<&str> = request
+        .headers()
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
+    values.join(",")
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Slices> {
+    let mut response = Response::new(Slices {
+        slices: VecDeque::from([body.into()]),
+        _permit: None,
+    });
+    *response.status_mut() = status;
+    with(response, CONTENT_TYPE, "text/plain; charset=utf-8")
+}
+
+fn with(mut response: Response<Slices>, name: HeaderName, value: &'static str) -> Response<Slices> {
+    response
+        .headers_mut()
+        .insert(name, HeaderValue::from_static(value));
+    response
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+}
+
+/// A body of shared slices, sent one after the other without a copy.
+#[derive(Debug)]
+pub struct Slices {
+    slices: VecDeque<Bytes>,
+    /// A scrape's place among the concurrent ones, free again when its body is sent or given up.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Body for Slices {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.slices.pop_front().map(|slice| Ok(Frame::data(slice))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.slices.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.slices.iter().map(|slice| slice.len() as u64).sum())
+    }
+}

@@ -1,0 +1,471 @@
+//! CloudTrail records as text: finds every record in a log file's JSON and reads the members that
+//! the program counts by.
+//!
+//! CloudTrail delivers one `{"Records":[…]}` a file. A bare list of records, a bare record, and several
+//! of either in a row (JSON lines) are read too: they say the same without the wrapper. What a record
+//! must have is `eventTime` and `eventSource`; the first one without them is an error that names it.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
+
+use crate::time::Timestamp;
+use crate::tls::{KeyExchange, TlsVersion};
+
+/// What is counted of one record; texts are borrowed from the file. Absent texts are empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// `eventID`; empty in records older than event ids.
+    pub event_id: Cow<'a, str>,
+    /// `eventTime`: when the request completed.
+    pub event_time: Timestamp,
+    /// `eventSource`, such as `s3.amazonaws.com`.
+    pub event_source: Cow<'a, str>,
+    /// `eventName`.
+    pub event_name: Cow<'a, str>,
+    /// `awsRegion`.
+    pub aws_region: Cow<'a, str>,
+    /// `recipientAccountId`.
+    pub account_id: Cow<'a, str>,
+    /// `tlsDetails.tlsVersion`.
+    pub tls_version: TlsVersion,
+    /// `tlsDetails.cipherSuite`.
+    pub cipher_suite: Cow<'a, str>,
+    /// `tlsDetails.keyExchange`.
+    pub key_exchange: KeyExchange,
+}
+
+/// Why a file's records cannot be counted.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The text is no JSON, or JSON of another shape.
+    #[error("not CloudTrail's JSON")]
+    Json(#[source] serde_json::Error),
+    /// There is nothing in the text.
+    #[error("the file is empty")]
+    Empty,
+    /// A member that each record must have is missing.
+    #[error("record {record} has no `{member}`")]
+    Missing {
+        /// The record's place in the file, from 1.
+        record: u64,
+        /// The member's name in the record.
+        member: &'static str,
+    },
+    /// `eventTime` is no time.
+    #[error("record {record} has the eventTime {value:?}, which is no RFC 3339 time")]
+    Time {
+        /// The record's place in the file, from 1.
+        record: u64,
+        /// The text found.
+        value: String,
+    },
+    /// `eventTime` is later than this host's clock allows.
+    #[error("record {record} is from the future: {time}")]
+    Future {
+        /// The record's place in the file, from 1.
+        record: u64,
+        /// The record's time.
+        time: Timestamp,
+    },
+}
+
+/// Calls `each` with every API call in `text`, in order, until one fails. A record whose time is
+/// after `latest` is an error. Insights events (`eventCategory` is `Insight`) are no calls and are
+/// passed over.
+pub fn read<'a>(
+    text: &'a str,
+    latest: Timestamp,
+    each: impl FnMut(Record<'a>),
+) -> Result<(), RecordError> {
+    let mut reader = Reader {
+        latest,
+        each,
+        seen: 0,
+        failure: None,
+    };
+    let mut rest = text.trim_ascii_start();
+    if rest.is_empty() {
+        return Err(RecordError::Empty);
+    }
+    while !rest.is_empty() {
+        let mut values = serde_json::Deserializer::from_str(rest);
+        let outcome = TopLevel(&mut reader).deserialize(&mut values);
+        if let Some(failure) = reader.failure.take() {
+            return Err(failure);
+        }
+        match outcome.map_err(RecordError::Json)? {
+            Shape::Records => {
+                rest = following(rest, values.into_iter::<IgnoredAny>().byte_offset())
+            }
+            // Not the wrapper: the object is itself a record, and is read again as one.
+            Shape::Other => {
+                let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Raw<'a>>();
+                let raw = values.next().transpose().map_err(RecordError::Json)?;
+                rest = following(rest, values.byte_offset());
+                raw.map_or(Ok(()), |raw| reader.take(raw))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn following(text: &str, read: usize) -> &str {
+    text.get(read..).unwrap_or_default().trim_ascii_start()
+}
+
+struct Reader<F> {
+    latest: Timestamp,
+    each: F,
+    seen: u64,
+    failure: Option<RecordError>,
+}
+
+impl<'a, F: FnMut(Record<'a>)> Reader<F> {
+    fn take(&mut self, raw: Raw<'a>) -> Result<(), RecordError> {
+        self.seen += 1;
+        let record = self.seen;
+        if raw.event_category.is("Insight") {
+            return Ok(());
+        }
+        let required = |text: Text<'a>, member| match text.0 {
+            Some(text) if !text.is_empty() => Ok(text),
+            _ => Err(RecordError::Missing { record, member }),
+        };
+        let time = required(raw.event_time, "eventTime")?;
+        let event_time = Timestamp::parse(&time).ok_or_else(|| RecordError::Time {
+            record,
+            value: time.into_owned(),
+        })?;
+        if event_time > self.latest {
+            return Err(RecordError::Future {
+                record,
+                time: event_time,
+            });
+        }
+        let event_source = required(raw.event_source, "eventSource")?;
+        let (tls_version, cipher_suite, key_exchange) = match raw.tls_details {
+            None => (TlsVersion::None, Text(None), KeyExchange::None),
+            Some(tls) => (
+                TlsVersion::from_record(tls.tls_version.0.as_deref()),
+                tls.cipher_suite,
+                KeyExchange::from_record(tls.key_exchange.0.as_deref()),
+            ),
+        };
+        (self.each)(Record {
+            event_id: raw.event_id.or_empty(),
+            event_time,
+            event_source,
+            event_name: raw.event_name.or_empty(),
+            aws_region: raw.aws_region.or_empty(),
+            account_id: raw.recipient_account_id.or_empty(),
+            tls_version,
+            cipher_suite: cipher_suite.or_empty(),
+            key_exchange,
+        });
+        Ok(())
+    }
+}
+
+/// The members of a record as they stand in the file. A member of another type than text is an error:
+/// the record is not one of CloudTrail's.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Raw<'a> {
+    #[serde(default, borrow)]
+    event_time: Text<'a>,
+    #[serde(default, borrow)]
+    event_source: Text<'a>,
+    #[serde(default, borrow)]
+    event_name: Text<'a>,
+    #[serde(default, borrow)]
+    aws_region: Text<'a>,
+    #[serde(default, borrow, rename = "eventID")]
+    event_id: Text<'a>,
+    #[serde(default, borrow)]
+    recipient_account_id: Text<'a>,
+    #[serde(default, borrow)]
+    event_category: Text<'a>,
+    #[serde(default, borrow)]
+    tls_details: Option<RawTls<'a>>,
+}
+
+/// `tlsDetails`; AWS documents that any member may be missing.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawTls<'a> {
+    #[serde(default, borrow)]
+    tls_version: Text<'a>,
+    #[serde(default, borrow)]
+    cipher_suite: Text<'a>,
+    #[serde(default, borrow)]
+    key_exchange: Text<'a>,
+}
+
+/// A text or null, borrowed wherever it has no escapes.
+#[derive(Default)]
+struct Text<'a>(Option<Cow<'a, str>>);
+
+impl<'a> Text<'a> {
+    fn or_empty(self) -> Cow<'a, str> {
+        self.0.unwrap_or_default()
+    }
+
+    fn is(&self, value: &str) -> bool {
+        self.0.as_deref() == Some(value)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text or null")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Text(Some(Cow::Borrowed(text))))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Text(Some(Cow::Owned(text.to_owned()))))
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(Text(None))
+            }
+        }
+
+        deserializer.deserialize_any(TextVisitor)
+    }
+}
+
+enum Shape {
+    /// A list, or an object with `Records`: its records were handed on.
+    Records,
+    /// An object without `Records`.
+    Other,
+}
+
+/// One JSON value at the top of the file.
+struct TopLevel<'r, F>(&'r mut Reader<F>);
+
+impl<'de, F: FnMut(Record<'de>)> DeserializeSeed<'de> for TopLevel<'_, F> {
+    type Value = Shape;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Shape, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, F: FnMut(Record<'de>)> Visitor<'de> for TopLevel<'_, F> {
+    type Value = Shape;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("`Records`, or a record")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Shape, A::Error> {
+        List(self.0).visit_seq(list).map(|()| Shape::Records)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Shape, A::Error> {
+        let mut shape = Shape::Other;
+        while let Some(Text(member)) = members.next_key()? {
+            if member.as_deref() == Some("Records") {
+                members.next_value_seed(List(self.0))?;
+                shape = Shape::Records;
+            } else {
+                members.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(shape)
+    }
+}
+
+/// A list of records, each handed on as soon as it is read: a file's records are never all in memory.
+struct List<'r, F>(&'r mut Reader<F>);
+
+impl<'de, F: FnMut(Record<'de>)> DeserializeSeed<'de> for List<'_, F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de, F: FnMut(Record<'de>)> Visitor<'de> for List<'_, F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of records")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        while let Some(raw) = list.next_element::<Raw<'de>>()? {
+            if let Err(failure) = self.0.take(raw) {
+                self.0.failure = Some(failure);
+                return Err(A::Error::custom("a record cannot be counted"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORD: &str = r#"{"eventVersion":"1.11","userIdentity":{"type":"IAMUser","eventName":"not this"},
+        "eventTime":"2026-06-01T10:00:00Z","eventSource":"s3.amazonaws.com","eventName":"GetObject",
+        "awsRegion":"eu-west-1","errorCode":null,"requestParameters":{"key":"a\"b\u00e9"},
+        "eventID":"6f1c1f9a-8a6c-4a44-9d7e-1d6d3c3f1a11","recipientAccountId":"111122223333",
+        "tlsDetails":{"tlsVersion":"TLSv1.3","cipherSuite":"TLS_AES_128_GCM_SHA256","keyExchange":"X25519MLKEM768"}}"#;
+
+    fn records(text: &str) -> Result<Vec<Record<'_>>, String> {
+        let mut found = Vec::new();
+        let latest = Timestamp::parse("2026-06-02T00:00:00Z").unwrap();
+        match read(text, latest, |record| found.push(record)) {
+            Ok(()) => Ok(found),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_with_all_that_it_is_counted_by() {
+        let text = format!(r#"{{"Records":[{RECORD}]}}"#);
+        let expected = Record {
+            event_id: "6f1c1f9a-8a6c-4a44-9d7e-1d6d3c3f1a11".into(),
+            event_time: Timestamp::parse("2026-06-01T10:00:00Z").unwrap(),
+            event_source: "s3.amazonaws.com".into(),
+            event_name: "GetObject".into(),
+            aws_region: "eu-west-1".into(),
+            account_id: "111122223333".into(),
+            tls_version: TlsVersion::Tls13,
+            cipher_suite: "TLS_AES_128_GCM_SHA256".into(),
+            key_exchange: KeyExchange::from_record(Some("x25519mlkem768")),
+        };
+        assert_eq!(records(&text), Ok(vec![expected]));
+    }
+
+    #[test]
+    fn records_are_found_whatever_their_wrapper() {
+        for (text, expected) in [
+            (format!(r#"{{"Records":[{RECORD},{RECORD}]}}"#), 2),
+            (
+                format!(r#"{{"note":{{"Records":[1]}},"Records":[{RECORD}],"more":1}}"#),
+                1,
+            ),
+            (format!("[{RECORD},{RECORD}]\n"), 2),
+            (RECORD.to_owned(), 1),
+            (format!("{RECORD}\n{RECORD}\n\n{RECORD}\n"), 3),
+            (
+                format!(r#"{{"Records":[{RECORD}]}}{{"Records":[{RECORD}]}}"#),
+                2,
+            ),
+            (r#"{"Records":[]}"#.to_owned(), 0),
+            ("[]".to_owned(), 0),
+        ] {
+            assert_eq!(
+                records(&text).map(|found| found.len()),
+                Ok(expected),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_named_with_its_record() {
+        let second = |from: &str, to: &str| {
+            format!(r#"{{"Records":[{RECORD},{}]}}"#, RECORD.replace(from, to))
+        };
+        for (text, expected) in [
+            (
+                second("eventTime", "@timestamp"),
+                "record 2 has no `eventTime`",
+            ),
+            (
+                second(r#""2026-06-01T10:00:00Z""#, "null"),
+                "record 2 has no `eventTime`",
+            ),
+            (
+                second("eventSource", "source"),
+                "record 2 has no `eventSource`",
+            ),
+            (
+                second("s3.amazonaws.com", ""),
+                "record 2 has no `eventSource`",
+            ),
+            (
+                second("2026-06-01T10", "yesterday"),
+                r#"record 2 has the eventTime "yesterday:00:00Z", which is no RFC 3339 time"#,
+            ),
+            (
+                second("2026-06-01T10", "2026-06-02T10"),
+                "record 2 is from the future: 2026-06-02T10:00:00Z",
+            ),
+            (
+                second(r#""s3.amazonaws.com""#, "7"),
+                "not CloudTrail's JSON",
+            ),
+            (
+                r#"{"digestStartTime":"2015-08-20T17:01:31Z"}"#.to_owned(),
+                "record 1 has no `eventTime`",
+            ),
+            (r#"{"Records":7}"#.to_owned(), "not CloudTrail's JSON"),
+            (
+                format!(r#"{{"Records":[{RECORD}]"#),
+                "not CloudTrail's JSON",
+            ),
+            (
+                format!(r#"{{"Records":[{RECORD}]}} and more"#),
+                "not CloudTrail's JSON",
+            ),
+            ("7".to_owned(), "not CloudTrail's JSON"),
+            (" \n".to_owned(), "the file is empty"),
+        ] {
+            assert_eq!(records(&text), Err(expected.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn partial_or_absent_tls_details_are_told_apart() {
+        let told = |details: &str| {
+            let text =
+                format!(r#"{{"eventTime":"2026-06-01T10:00:00Z","eventSource":"a"{details}}}"#);
+            let mut found = records(&text).unwrap();
+            let record = found.remove(0);
+            (
+                record.tls_version.label(),
+                record.cipher_suite.into_owned(),
+                record.key_exchange.label(),
+            )
+        };
+        let none = ("none", String::new(), "none");
+        assert_eq!(told(""), none);
+        assert_eq!(told(r#","tlsDetails":null"#), none);
+        let host_only =
+            r#","tlsDetails":{"clientProvidedHostHeader":"health.us-east-1.amazonaws.com"}"#;
+        assert_eq!(told(host_only), ("none", String::new(), "unreported"));
+        assert_eq!(
+            told(r#","tlsDetails":{"tlsVersion":""}"#),
+            ("none", String::new(), "unreported")
+        );
+        let next = r#","tlsDetails":{"tlsVersion":"TLSv1.4","cipherSuite":"X","keyExchange":"Y"}"#;
+        assert_eq!(told(next), ("unknown", "X".to_owned(), "other"));
+    }
+
+    #[test]
+    fn insights_events_are_no_calls() {
+        let text = r#"{"Records":[{"eventTime":"2019-11-14T00:51:00Z","eventCategory":"Insight","insightDetails":{}}]}"#;
+        assert_eq!(records(text), Ok(vec![]));
+    }
+}

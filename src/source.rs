@@ -1,0 +1,167 @@
+//! The seam that every source stands behind: stored progress and the time in, the next batch and the
+//! progress after it out.
+
+pub mod trail_files;
+
+use std::error::Error;
+use std::future::Future;
+
+use crate::batch::{Batch, ProgressChange};
+use crate::time::Timestamp;
+
+/// Counts API calls, batch by batch.
+pub trait Source: Send + 'static {
+    /// What this source remembers between batches and over restarts.
+    type Progress: Progress;
+
+    /// The next batch that is due, oldest first; `None` when nothing is due at `now`.
+    ///
+    /// Asked again with the same progress, a source counts the same calls again: nothing counts until the
+    /// store has committed the batch together with its progress. A source may keep what it likes
+    /// between calls, but must not rely on a batch it handed out having been committed.
+    fn next_batch(
+        &mut self,
+        progress: &Self::Progress,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Option<Batch>, SourceError>> + Send;
+}
+
+/// A source's memory, built from the rows that the store keeps for it.
+pub trait Progress: Default + Send + Sync + 'static {
+    /// Takes in one change: each stored row after a start, in the order of keys, then the changes of
+    /// each batch once it is committed.
+    fn apply(&mut self, change: &ProgressChange) -> Result<(), BadProgress>;
+}
+
+/// A stored row that the source cannot read: the store was damaged or written by another program.
+#[derive(Debug, thiserror::Error)]
+#[error("the stored progress `{key}` cannot be read")]
+pub struct BadProgress {
+    /// The row's key.
+    pub key: String,
+}
+
+/// Why an attempt, or a part of a batch, failed: the `reason` label, a closed set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// AWS asked for fewer requests.
+    Throttled,
+    /// Too many queries were running.
+    ConcurrencyLimit,
+    /// It took longer than the source's `timeout`.
+    Timeout,
+    /// Not allowed: by IAM, or by the file system's permissions.
+    AccessDenied,
+    /// No credentials, or expired ones.
+    Credentials,
+    /// The log group, store, table, bucket or folder does not exist.
+    NotFound,
+    /// AWS refused the request as it was put.
+    Rejected,
+    /// An answer was not whole.
+    Truncated,
+    /// An answer could not be understood.
+    BadAnswer,
+    /// A file could not be read as CloudTrail's.
+    Unreadable,
+    /// A file is larger than the limit.
+    TooLarge,
+    /// The day's budget is used up.
+    Budget,
+    /// The network failed.
+    Connection,
+    /// This program failed: its store, or a bug.
+    Internal,
+}
+
+impl Reason {
+    /// Every reason: its series are created at zero.
+    pub const ALL: [Self; 14] = [
+        Self::Throttled,
+        Self::ConcurrencyLimit,
+        Self::Timeout,
+        Self::AccessDenied,
+        Self::Credentials,
+        Self::NotFound,
+        Self::Rejected,
+        Self::Truncated,
+        Self::BadAnswer,
+        Self::Unreadable,
+        Self::TooLarge,
+        Self::Budget,
+        Self::Connection,
+        Self::Internal,
+    ];
+
+    /// The value of the `reason` label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Throttled => "throttled",
+            Self::ConcurrencyLimit => "concurrency_limit",
+            Self::Timeout => "timeout",
+            Self::AccessDenied => "access_denied",
+            Self::Credentials => "credentials",
+            Self::NotFound => "not_found",
+            Self::Rejected => "rejected",
+            Self::Truncated => "truncated",
+            Self::BadAnswer => "bad_answer",
+            Self::Unreadable => "unreadable",
+            Self::TooLarge => "too_large",
+            Self::Budget => "budget",
+            Self::Connection => "connection",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Reads a label back; `None` if it is none of ours.
+    pub fn from_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.label() == label)
+    }
+}
+
+/// A failed attempt. What was due stays due: the next tick is the retry.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct SourceError {
+    /// The `reason` label.
+    pub reason: Reason,
+    message: String,
+    #[source]
+    cause: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl SourceError {
+    /// A failure that has no error below it.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+            cause: None,
+        }
+    }
+
+    /// A failure because of `cause`, which the message does not repeat.
+    pub fn because(
+        reason: Reason,
+        message: impl Into<String>,
+        cause: impl Error + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+            cause: Some(Box::new(cause)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_reads_back_as_itself() {
+        for reason in Reason::ALL {
+            assert_eq!(Reason::from_label(reason.label()), Some(reason));
+        }
+    }
+}

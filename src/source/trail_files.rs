@@ -1,0 +1,469 @@
+//! Counts the records of CloudTrail's own log files in a folder.
+//!
+//! Buckets are by delivery: the time in a file's name, else the newest `eventTime` in it. A file is
+//! read once it looked the same in two scans, whole or not at all; what cannot be read is tried
+//! again ever more rarely and stops nothing else. A record counts once within the horizon of
+//! [`recent event ids`](self::recent_ids), over all files and restarts.
+
+mod find;
+mod progress;
+mod read;
+mod recent_ids;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::error::Error as _;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+
+pub use self::find::Choice;
+use self::find::{Found, Version, Walk};
+pub use self::progress::FilesProgress;
+use self::progress::{FileState, Outcome, ScanState};
+use self::read::{FileCounts, FileError};
+use self::recent_ids::EventId;
+use crate::batch::{Batch, Rejected};
+use crate::source::{Reason, Source, SourceError};
+use crate::time::Timestamp;
+use crate::window::Window;
+
+/// A batch holds at most so many files …
+const BATCH_FILES: usize = 400;
+/// … and so many bytes of them as they lie on the disk.
+const BATCH_BYTES: u64 = 32 << 20;
+/// How far ahead of the host's clock a delivery or a record may be: clocks differ.
+const AHEAD: Duration = Duration::from_secs(15 * 60);
+/// The wait before an unreadable file is tried again; doubled with each attempt …
+const FIRST_RETRY: Duration = Duration::from_secs(60);
+/// … up to this.
+const LAST_RETRY: Duration = Duration::from_secs(6 * 3600);
+/// The grain of the floor, so that its row changes once an hour.
+const FLOOR_GRAIN: Duration = Duration::from_secs(3600);
+
+/// The settings of one `trail_files` source.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The folder.
+    pub location: PathBuf,
+    /// Which files below it.
+    pub choice: Choice,
+    /// Whether a record counts once however often it is delivered.
+    pub deduplicate: bool,
+    /// At the first start, files delivered up to this long ago are counted.
+    pub lookback: Duration,
+    /// Files delivered longer ago than this are never counted again.
+    pub retention: Duration,
+    /// The grid of time.
+    pub bucket: Duration,
+}
+
+/// The source `trail_files` over a folder.
+#[derive(Debug)]
+pub struct TrailFiles {
+    settings: Arc<Settings>,
+    /// Files that the last scan saw and that were not counted as they are: a file is read when the
+    /// next scan sees the same.
+    unsettled: HashMap<String, Version>,
+    round: Option<Round>,
+}
+
+/// What one scan found, worked off in batches.
+#[derive(Debug)]
+struct Round {
+    scanned: Timestamp,
+    floor: Timestamp,
+    due: VecDeque<Found>,
+    forget: Vec<String>,
+    trouble: Option<SourceError>,
+    /// The number of the batch handed out last.
+    handed_out: Option<u64>,
+    last: bool,
+}
+
+impl Source for TrailFiles {
+    type Progress = FilesProgress;
+
+    async fn next_batch(
+        &mut self,
+        progress: &FilesProgress,
+        now: Timestamp,
+    ) -> Result<Option<Batch>, SourceError> {
+        // A batch that was handed out and is not in the progress was not committed: scan anew.
+        let committed = progress.scan.map(|scan| scan.batch);
+        self.round
+            .take_if(|round| round.handed_out.is_some() && round.handed_out != committed);
+        if let Some(Round { trouble, .. }) = self.round.take_if(|round| round.last) {
+            return trouble.map_or(Ok(None), Err);
+        }
+        let mut round = match self.round.take() {
+            Some(round) => round,
+            None => self.scan(progress, now).await?,
+        };
+        let files = round.take_files();
+        round.last = round.due.is_empty();
+        if round.last && files.is_empty() && round.trouble.is_some() {
+            return round.trouble.map_or(Ok(None), Err);
+        }
+        let (files, answers) = in_background(move || {
+            let answers = read::read_all(&files, now.plus(AHEAD));
+            (files, answers)
+        })
+        .await?;
+        let batch = self.assemble(&mut round, progress, files.into_iter().zip(answers), now);
+        self.round = Some(round);
+        Ok(Some(batch))
+    }
+}
+
+impl TrailFiles {
+    /// A source over the folder of `settings`.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings: Arc::new(settings),
+            unsettled: HashMap::new(),
+            round: None,
+        }
+    }
+
+    async fn scan(
+        &mut self,
+        progress: &FilesProgress,
+        now: Timestamp,
+    ) -> Result<Round, SourceError> {
+        let floor = self.floor(progress, now);
+        let settings = Arc::clone(&self.settings);
+        let Walk { mut found, trouble } =
+            in_background(move || find::walk(&settings.location, &settings.choice, floor)).await?;
+        let trouble = trouble.map(|(path, error)| walk_error(path, error));
+        let forget = if trouble.is_none() {
+            forgotten(progress, &found, floor)
+        } else {
+            Vec::new()
+        };
+        found.retain(|file| due(progress.files.get(&file.name), file.version, now));
+        let mut unsettled = HashMap::new();
+        found.retain(|file| {
+            let before = self.unsettled.get(&file.name);
+            let known = progress.files.get(&file.name).map(|state| &state.version);
+            unsettled.insert(file.name.clone(), file.version);
+            before.or(known) == Some(&file.version)
+        });
+        self.unsettled = unsettled;
+        found.sort_unstable_by(|a, b| (a.delivered(), &a.name).cmp(&(b.delivered(), &b.name)));
+        Ok(Round {
+            scanned: now,
+            floor,
+            due: found.into(),
+            forget,
+            trouble,
+            handed_out: None,
+            last: false,
+        })
+    }
+
+    fn floor(&self, progress: &FilesProgress, now: Timestamp) -> Timestamp {
+        let oldest = now.minus(self.settings.retention);
+        match progress.scan {
+            Some(scan) => scan.floor.max(oldest.floor(FLOOR_GRAIN)),
+            None => now
+                .minus(self.settings.lookback)
+                .max(oldest)
+                .floor(FLOOR_GRAIN),
+        }
+    }
+
+    fn assemble(
+        &self,
+        round: &mut Round,
+        progress: &FilesProgress,
+        files: impl Iterator<Item = (Found, Result<FileCounts, FileError>)>,
+        now: Timestamp,
+    ) -> Batch {
+        let mut part = Part {
+            settings: &self.settings,
+            progress,
+            floor: round.floor,
+            now,
+            unreadable: unreadable(progress),
+            first_delivery: None,
+            seen: HashSet::default(),
+            runs: Vec::new(),
+            batch: Batch::default(),
+        };
+        for name in round.forget.drain(..) {
+            part.forget(&name);
+        }
+        for (file, answer) in files {
+            part.take(file, answer);
+        }
+        let before = progress.scan.map(|scan| scan.watermark);
+        let counted_to = round
+            .due
+            .front()
+            .map_or(round.scanned, |next| next.delivered().min(round.scanned));
+        // With a place that could not be looked into, nobody knows what is there.
+        let to = if round.trouble.is_some() {
+            before.unwrap_or(round.floor)
+        } else {
+            counted_to
+        };
+        let watermark = before.map_or(to, |before| before.max(to));
+        let from = before
+            .or(part.first_delivery)
+            .unwrap_or(watermark)
+            .min(watermark);
+        let number = progress.scan.map_or(0, |scan| scan.batch + 1);
+        round.handed_out = Some(number);
+        part.finish(
+            ScanState {
+                floor: round.floor,
+                watermark,
+                batch: number,
+            },
+            Window {
+                from,
+                to: watermark,
+            },
+        )
+    }
+}
+
+impl Round {
+    fn take_files(&mut self) -> Vec<Found> {
+        let mut bytes = 0;
+        let fits = self.due.iter().take(BATCH_FILES).take_while(|file| {
+            bytes += file.version.size;
+            bytes <= BATCH_BYTES
+        });
+        let number = fits.count().max(1).min(self.due.len());
+        self.due.drain(..number).collect()
+    }
+}
+
+/// A batch in the making.
+struct Part<'p> {
+    settings: &'p Settings,
+    progress: &'p FilesProgress,
+    floor: Timestamp,
+    now: Timestamp,
+    unreadable: u64,
+    first_delivery: Option<Timestamp>,
+    /// Ids in this batch, which are not in the progress yet.
+    seen: HashSet<EventId, hashbrown::DefaultHashBuilder>,
+    runs: Vec<Vec<EventId>>,
+    batch: Batch,
+}
+
+impl Part<'_> {
+    fn take(&mut self, file: Found, answer: Result<FileCounts, FileError>) {
+        let future = file
+            .named
+            .filter(|time| *time > self.now.plus(AHEAD))
+            .map(FileError::Future);
+        match future
+            .map_or(answer, Err)
+            .and_then(|counts| self.add(&file, counts))
+        {
+            Ok(()) => {}
+            // The next scan finds it as it is then, or not at all.
+            Err(FileError::Moved) => {}
+            Err(error) => self.reject(file, &error),
+        }
+    }
+
+    /// Counts the records of a file that were not counted before.
+    fn add(&mut self, file: &Found, mut counts: FileCounts) -> Result<(), FileError> {
+        self.mark_new(file, &mut counts)?;
+        self.batch.scanned_bytes += counts.bytes;
+        self.batch.scanned_records += counts.ids.len() as u64;
+        let told = file.named.or(counts.newest).unwrap_or(self.now);
+        let delivered = told.min(self.now);
+        // Files without a time in their name show their age only when they are read.
+        if delivered >= self.floor {
+            self.first_delivery = Some(
+                self.first_delivery
+                    .map_or(delivered, |first| first.min(delivered)),
+            );
+            let bucket = delivered.floor(self.settings.bucket);
+            for (key, tally) in counts.keys {
+                self.batch.counts.add(bucket, Arc::new(key), tally);
+            }
+        }
+        let ids = (!counts.ids.is_empty()).then(|| self.next_run());
+        if ids.is_some() {
+            self.runs.push(counts.ids);
+        }
+        self.put(file, delivered, Outcome::Counted { ids });
+        Ok(())
+    }
+
+    /// Sets the `calls` of each key to the number of its records that have not been counted.
+    fn mark_new(&mut self, file: &Found, counts: &mut FileCounts) -> Result<(), FileError> {
+        let before = match self.progress.files.get(&file.name).and_then(FileState::ids) {
+            Some(run) => Some(self.progress.ids.run(run).ok_or(FileError::ForgottenIds)?),
+            None => None,
+        };
+        let mut own: HashMap<EventId, u32, hashbrown::DefaultHashBuilder> = HashMap::default();
+        for id in before.into_iter().flatten() {
+            *own.entry(id).or_default() += 1;
+        }
+        for (&id, &key) in counts.ids.iter().zip(&counts.key_of) {
+            let counted = if self.settings.deduplicate {
+                self.progress.ids.contains(id) | !self.seen.insert(id)
+            } else {
+                // Every record counts, but for those of this file as it was read before.
+                own.get_mut(&id)
+                    .filter(|left| **left > 0)
+                    .map(|left| *left -= 1)
+                    .is_some()
+            };
+            match counts.keys.get_mut(key as usize) {
+                Some((_, tally)) if !counted => tally.calls += 1,
+                _ => self.batch.duplicates += 1,
+            }
+        }
+        Ok(())
+    }
+
+    fn reject(&mut self, file: Found, error: &FileError) {
+        let before = self.progress.files.get(&file.name);
+        let attempts = before
+            .filter(|state| state.version == file.version)
+            .map_or(0, FileState::attempts)
+            + 1;
+        let wait = FIRST_RETRY
+            .saturating_mul(1 << (attempts - 1).min(20))
+            .min(LAST_RETRY);
+        let ids = before.and_then(FileState::ids);
+        let outcome = Outcome::Rejected {
+            attempts,
+            next: self.now.plus(wait),
+            ids,
+        };
+        self.put(&file, file.delivered(), outcome);
+        let cause = error
+            .source()
+            .map_or(String::new(), |cause| format!(": {cause}"));
+        let error_text = format!("{error}{cause}");
+        self.batch.rejected.push(Rejected {
+            name: file.name,
+            reason: error.reason(),
+            error: error_text,
+        });
+    }
+
+    fn put(&mut self, file: &Found, delivered: Timestamp, outcome: Outcome) {
+        let state = FileState {
+            version: file.version,
+            delivered,
+            named: file.named.is_some(),
+            outcome,
+        };
+        let before = self
+            .progress
+            .files
+            .get(&file.name)
+            .is_some_and(FileState::rejected);
+        self.unreadable = self.unreadable + u64::from(state.rejected()) - u64::from(before);
+        self.batch
+            .progress
+            .push(progress::put_file(&file.name, &state));
+    }
+
+    fn forget(&mut self, name: &str) {
+        let before = self
+            .progress
+            .files
+            .get(name)
+            .is_some_and(FileState::rejected);
+        self.unreadable -= u64::from(before);
+        self.batch.progress.push(progress::remove_file(name));
+    }
+
+    fn next_run(&self) -> u64 {
+        self.progress.ids.next() + self.runs.iter().map(|run| run.len() as u64).sum::<u64>()
+    }
+
+    fn finish(mut self, scan: ScanState, covered: Window) -> Batch {
+        let new = self.runs.iter().map(Vec::len).sum();
+        let (leaving, evicted) = self.progress.ids.leaving(new);
+        self.batch.evicted = evicted as u64;
+        self.batch
+            .progress
+            .extend(leaving.into_iter().map(progress::remove_ids));
+        let mut first = self.progress.ids.next();
+        for run in &self.runs {
+            self.batch.progress.push(progress::put_ids(first, run));
+            first += run.len() as u64;
+        }
+        self.batch.progress.push(progress::put_scan(scan));
+        self.batch.covered = Some(covered);
+        self.batch.unreadable_files = Some(self.unreadable);
+        self.batch
+    }
+}
+
+/// Whether a file is to be read: it is new, has changed, or could not be read and waited long enough.
+fn due(state: Option<&FileState>, version: Version, now: Timestamp) -> bool {
+    match state {
+        Some(state) if state.version == version => match state.outcome {
+            Outcome::Counted { .. } => false,
+            Outcome::Rejected { next, .. } => next <= now,
+        },
+        _ => true,
+    }
+}
+
+/// Files whose rows are no longer needed: below the floor, which keeps them out by their names, or
+/// gone from the folder while nothing of them was counted.
+fn forgotten(progress: &FilesProgress, found: &[Found], floor: Timestamp) -> Vec<String> {
+    let stale = |state: &FileState| state.delivered < floor || state.rejected();
+    let candidates = progress.files.iter().filter(|(_, state)| stale(state));
+    let mut candidates: Vec<_> = candidates.collect();
+    if candidates.is_empty() {
+        return Vec::new();
+    }
+    let present: HashSet<&str> = found.iter().map(|file| file.name.as_str()).collect();
+    candidates.retain(|(name, state)| {
+        let below = state.delivered < floor && state.named;
+        below
+            || !present.contains(name.as_str())
+                && (state.delivered < floor || state.ids().is_none())
+    });
+    candidates
+        .into_iter()
+        .map(|(name, _)| name.clone())
+        .collect()
+}
+
+fn unreadable(progress: &FilesProgress) -> u64 {
+    progress
+        .files
+        .values()
+        .filter(|state| state.rejected())
+        .count() as u64
+}
+
+fn walk_error(path: PathBuf, error: io::Error) -> SourceError {
+    let reason = match error.kind() {
+        io::ErrorKind::PermissionDenied => Reason::AccessDenied,
+        io::ErrorKind::NotFound => Reason::NotFound,
+        _ => Reason::Unreadable,
+    };
+    SourceError::because(
+        reason,
+        format!("cannot look into {}", path.display()),
+        error,
+    )
+}
+
+async fn in_background<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, SourceError> {
+    spawn_blocking(work).await.map_err(|error| {
+        SourceError::because(Reason::Internal, "the reading of files ended early", error)
+    })
+}

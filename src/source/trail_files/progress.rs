@@ -1,0 +1,221 @@
+//! What the source remembers of a folder: how far it got, each file it has read, and recent event ids.
+
+use std::collections::HashMap;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::find::Version;
+use super::recent_ids::{EventId, RecentIds};
+use crate::batch::ProgressChange;
+use crate::source::{BadProgress, Progress};
+use crate::time::Timestamp;
+
+const SCAN: &str = "scan";
+const FILE: &str = "file/";
+const IDS: &str = "ids/";
+
+/// The progress of a `trail_files` worker.
+#[derive(Default)]
+pub struct FilesProgress {
+    pub(super) scan: Option<ScanState>,
+    pub(super) files: HashMap<String, FileState>,
+    pub(super) ids: RecentIds,
+}
+
+/// How far the folder has been counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ScanState {
+    /// Files delivered before this are never counted again. Only rises.
+    pub(super) floor: Timestamp,
+    /// All that was there at this time has been counted.
+    pub(super) watermark: Timestamp,
+    /// The number of the last batch: tells whether a batch that was handed out was committed.
+    pub(super) batch: u64,
+}
+
+/// What became of one version of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FileState {
+    #[serde(flatten)]
+    pub(super) version: Version,
+    pub(super) delivered: Timestamp,
+    /// Whether the delivery time is in the file's name, so that the floor tells without this row
+    /// that the file is not to be counted again.
+    pub(super) named: bool,
+    pub(super) outcome: Outcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Outcome {
+    /// Counted; its event ids are the run that starts at `ids`, if it had records.
+    Counted { ids: Option<u64> },
+    /// Not counted, to be tried again. `ids` is the run of an earlier version that was counted.
+    Rejected {
+        attempts: u32,
+        next: Timestamp,
+        ids: Option<u64>,
+    },
+}
+
+impl FileState {
+    /// The run of event ids that were counted from this file.
+    pub(super) fn ids(&self) -> Option<u64> {
+        match self.outcome {
+            Outcome::Counted { ids } | Outcome::Rejected { ids, .. } => ids,
+        }
+    }
+
+    /// Whether the file is one that could not be counted.
+    pub(super) fn rejected(&self) -> bool {
+        matches!(self.outcome, Outcome::Rejected { .. })
+    }
+
+    /// How often this file was tried in vain.
+    pub(super) fn attempts(&self) -> u32 {
+        match self.outcome {
+            Outcome::Counted { .. } => 0,
+            Outcome::Rejected { attempts, .. } => attempts,
+        }
+    }
+}
+
+/// Sets how far the folder has been counted.
+pub(super) fn put_scan(scan: ScanState) -> ProgressChange {
+    put_json(SCAN.to_owned(), &scan)
+}
+
+/// Sets what became of a file.
+pub(super) fn put_file(name: &str, state: &FileState) -> ProgressChange {
+    put_json(format!("{FILE}{name}"), state)
+}
+
+/// Forgets a file.
+pub(super) fn remove_file(name: &str) -> ProgressChange {
+    ProgressChange::remove(format!("{FILE}{name}"))
+}
+
+/// Adds a run of event ids.
+pub(super) fn put_ids(first: u64, ids: &[EventId]) -> ProgressChange {
+    ProgressChange::put(
+        ids_key(first),
+        ids.iter()
+            .flat_map(|id| id.to_be_bytes())
+            .collect::<Vec<u8>>(),
+    )
+}
+
+/// Removes a run of event ids.
+pub(super) fn remove_ids(first: u64) -> ProgressChange {
+    ProgressChange::remove(ids_key(first))
+}
+
+/// Hexadecimal of fixed width, so that keys sort as numbers do.
+fn ids_key(first: u64) -> String {
+    format!("{IDS}{first:016x}")
+}
+
+fn put_json(key: String, value: &impl Serialize) -> ProgressChange {
+    ProgressChange::put(
+        key,
+        serde_json::to_vec(value).expect("plain structs of numbers and texts serialise"),
+    )
+}
+
+impl Progress for FilesProgress {
+    fn apply(&mut self, change: &ProgressChange) -> Result<(), BadProgress> {
+        let bad = || BadProgress {
+            key: change.key.clone(),
+        };
+        let value = change.value.as_deref();
+        if change.key == SCAN {
+            self.scan = value.map(read_json).transpose().map_err(|_| bad())?;
+        } else if let Some(name) = change.key.strip_prefix(FILE) {
+            match value {
+                Some(value) => self
+                    .files
+                    .insert(name.to_owned(), read_json(value).map_err(|_| bad())?),
+                None => self.files.remove(name),
+            };
+        } else if let Some(first) = change.key.strip_prefix(IDS) {
+            let first = u64::from_str_radix(first, 16).map_err(|_| bad())?;
+            match value.map(<[u8]>::as_chunks::<16>) {
+                Some((ids, [])) => self
+                    .ids
+                    .push(first, ids.iter().copied().map(EventId::from_be_bytes)),
+                Some(_) => return Err(bad()),
+                None => self.ids.remove(first),
+            }
+        } else {
+            return Err(bad());
+        }
+        Ok(())
+    }
+}
+
+fn read_json<T: DeserializeOwned>(value: &[u8]) -> Result<T, serde_json::Error> {
+    serde_json::from_slice(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_read_back_as_they_were_put() {
+        let scan = ScanState {
+            floor: Timestamp::from_secs(60),
+            watermark: Timestamp::from_secs(120),
+            batch: 3,
+        };
+        let file = FileState {
+            version: Version {
+                size: 7,
+                modified: 8,
+            },
+            delivered: Timestamp::from_secs(90),
+            named: true,
+            outcome: Outcome::Rejected {
+                attempts: 2,
+                next: Timestamp::from_secs(600),
+                ids: Some(4),
+            },
+        };
+        let mut progress = FilesProgress::default();
+        for change in [
+            put_scan(scan),
+            put_file("a/b.json", &file),
+            put_ids(4, &[1, 2]),
+        ] {
+            progress.apply(&change).unwrap();
+        }
+        assert_eq!(progress.scan, Some(scan));
+        assert_eq!(progress.files.get("a/b.json"), Some(&file));
+        assert_eq!(progress.ids.run(4).unwrap().collect::<Vec<_>>(), [1, 2]);
+
+        progress.apply(&remove_file("a/b.json")).unwrap();
+        progress.apply(&remove_ids(4)).unwrap();
+        assert!(progress.files.is_empty() && !progress.ids.contains(1));
+    }
+
+    #[test]
+    fn a_row_that_is_none_of_ours_is_an_error() {
+        let mut progress = FilesProgress::default();
+        for (key, value) in [
+            ("other", "{}"),
+            ("file/a", "{}"),
+            ("scan", "x"),
+            ("ids/0", "short"),
+            ("ids/x", ""),
+        ] {
+            assert_eq!(
+                progress
+                    .apply(&ProgressChange::put(key, value))
+                    .unwrap_err()
+                    .key,
+                key
+            );
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! Reads log files into counts: in parallel, and never more of them in memory at once than a budget.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Read};
+use std::num::NonZero;
+use std::os::unix::fs::FileExt;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
+
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::find::Found;
+use super::recent_ids::EventId;
+use crate::call::{CallKey, Name, Tally};
+use crate::record::{self, Record, RecordError};
+use crate::source::Reason;
+use crate::time::Timestamp;
+use crate::tls::{KeyExchange, TlsVersion};
+
+/// The largest file that is read, uncompressed. CloudTrail's own are at most 50 MB before compression.
+const LARGEST: usize = 256 << 20;
+/// How much file content the readers hold at once. One larger file is read while no other is.
+const IN_MEMORY: usize = 64 << 20;
+/// A reader keeps its buffers from file to file unless they grew over this.
+const KEPT_BUFFER: usize = 16 << 20;
+/// Deflate cannot compress better than about 1 : 1032, so a trailer that says more is broken.
+const DEFLATE_LIMIT: usize = 1100;
+
+/// What one file holds, record by record: whether each counts is decided when its id is looked up.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct FileCounts {
+    /// The keys in the file; `calls` is zero until records are counted.
+    pub(super) keys: Vec<(CallKey, Tally)>,
+    /// The event id of each record …
+    pub(super) ids: Vec<EventId>,
+    /// … and which of `keys` it counts for.
+    pub(super) key_of: Vec<u32>,
+    /// The newest `eventTime`.
+    pub(super) newest: Option<Timestamp>,
+    /// Bytes read from the disk.
+    pub(super) bytes: u64,
+}
+
+/// Why a file is not counted.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FileError {
+    /// Gone, or other than when it was found: the next scan tells.
+    #[error("the file changed while it was read")]
+    Moved,
+    #[error("the file cannot be read")]
+    Io(#[source] io::Error),
+    #[error("the gzip data are broken or cut off")]
+    Gzip,
+    #[error("more than {} MiB uncompressed, the largest file that is read", LARGEST >> 20)]
+    TooLarge,
+    #[error("the text is not UTF-8")]
+    Utf8,
+    #[error(transparent)]
+    Records(#[from] RecordError),
+    #[error(
+        "the file changed after its event ids left the horizon of {} records",
+        super::recent_ids::RecentIds::HORIZON
+    )]
+    ForgottenIds,
+    #[error("the name says it was delivered in the future: {0}")]
+    Future(Timestamp),
+}
+
+impl FileError {
+    /// The `reason` label.
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Reason::AccessDenied
+            }
+            Self::TooLarge => Reason::TooLarge,
+            _ => Reason::Unreadable,
+        }
+    }
+}
+
+impl From<io::Error> for FileError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::Moved,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+/// Reads `files` on all processors; answers are in the order of `files`. Records after `latest` are
+/// an error of their file.
+pub(super) fn read_all(files: &[Found], latest: Timestamp) -> Vec<Result<FileCounts, FileError>> {
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    let gate = Gate {
+        free: Mutex::new(IN_MEMORY),
+        changed: Condvar::new(),
+    };
+    let queue = Mutex::new(files.iter().enumerate());
+    let read_some = || {
+        let mut reader = Reader::default();
+        let mut answers = Vec::new();
+        loop {
+            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((place, file)) = next else {
+                return answers;
+            };
+            answers.push((place, reader.read(file, latest, &gate)));
+        }
+    };
+    let mut answers: Vec<_> = thread::scope(|scope| {
+        let readers: Vec<_> = (1..processors.min(files.len()))
+            .map(|_| scope.spawn(read_some))
+            .collect();
+        let mut answers = read_some();
+        for reader in readers {
+            answers.extend(
+                reader
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            );
+        }
+        answers
+    });
+    answers.sort_unstable_by_key(|(place, _)| *place);
+    answers.into_iter().map(|(_, answer)| answer).collect()
+}
+
+/// Lets files in as long as their content fits into the budget, and a larger one when it is alone.
+struct Gate {
+    free: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Gate {
+    fn enter(&self, bytes: usize) -> Held<'_> {
+        let bytes = bytes.min(IN_MEMORY);
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self
+            .changed
+            .wait_while(free, |free| *free < bytes)
+            .unwrap_or_else(PoisonError::into_inner);
+        *free -= bytes;
+        Held { gate: self, bytes }
+    }
+}
+
+struct Held<'g> {
+    gate: &'g Gate,
+    bytes: usize,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        *self
+            .gate
+            .free
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) += self.bytes;
+        self.gate.changed.notify_all();
+    }
+}
+
+/// One thread's decompressor and buffers.
+struct Reader {
+    inflate: libdeflater::Decompressor,
+    stored: Vec<u8>,
+    text: Vec<u8>,
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self {
+            inflate: libdeflater::Decompressor::new(),
+            stored: Vec::new(),
+            text: Vec::new(),
+        }
+    }
+}
+
+impl Reader {
+    fn read(
+        &mut self,
+        file: &Found,
+        latest: Timestamp,
+        gate: &Gate,
+    ) -> Result<FileCounts, FileError> {
+        let compressed = file.name.ends_with(".gz");
+        let mut handle = File::open(&file.path)?;
+        let size = usize::try_from(file.version.size).map_err(|_| FileError::TooLarge)?;
+        let unpacked = if compressed {
+            told_size(&handle, size)?
+        } else {
+            0
+        };
+        if size.max(unpacked) > LARGEST {
+            return Err(FileError::TooLarge);
+        }
+        let _held = gate.enter(size + unpacked);
+        self.stored.clear();
+        handle.read_to_end(&mut self.stored)?;
+        if self.stored.len() != size {
+            return Err(FileError::Moved);
+        }
+        let length = if compressed {
+            self.unpack(unpacked)?
+        } else {
+            0
+        };
+        let bytes = if compressed {
+            self.text.get(..length).unwrap_or_default()
+        } else {
+            &self.stored
+        };
+        let text = simdutf8::basic::from_utf8(bytes).map_err(|_| FileError::Utf8)?;
+        let counts = count(text, latest, file)?;
+        for buffer in [&mut self.stored, &mut self.text] {
+            if buffer.capacity() > KEPT_BUFFER {
+                *buffer = Vec::new();
+            }
+        }
+        Ok(counts)
+    }
+
+    /// Unpacks `stored` into the start of `text` and tells how much it is.
+    fn unpack(&mut self, told: usize) -> Result<usize, FileError> {
+        // libdeflate stops after one member. Where the bytes that open another one stand anywhere
+        // behind the first, the slower reader decides.
+        let single =
+            memchr::memmem::find(self.stored.get(1..).unwrap_or_default(), &[0x1f, 0x8b, 8])
+                .is_none();
+        if single {
+            if self.text.len() < told {
+                self.text.resize(told, 0);
+            }
+            let room = self.text.get_mut(..told).unwrap_or_default();
+            match self.inflate.gzip_decompress(&self.stored, room) {
+                Ok(length) => return Ok(length),
+                Err(libdeflater::DecompressionError::BadData) => return Err(FileError::Gzip),
+                Err(libdeflater::DecompressionError::InsufficientSpace) => {}
+            }
+        }
+        self.text.clear();
+        let limit = LARGEST as u64 + 1;
+        let mut members = flate2::bufread::MultiGzDecoder::new(self.stored.as_slice()).take(limit);
+        members
+            .read_to_end(&mut self.text)
+            .map_err(|_| FileError::Gzip)?;
+        if self.text.len() > LARGEST {
+            Err(FileError::TooLarge)
+        } else {
+            Ok(self.text.len())
+        }
+    }
+}
+
+/// The uncompressed size that a gzip file's last four bytes tell, modulo 4 GiB.
+fn told_size(file: &File, size: usize) -> Result<usize, FileError> {
+    let mut trailer = [0; 4];
+    let at = size
+        .checked_sub(trailer.len())
+        .ok_or(RecordError::Empty)
+        .map_err(|empty| match size {
+            0 => FileError::Records(empty),
+            _ => FileError::Gzip,
+        })?;
+    file.read_exact_at(&mut trailer, at as u64)?;
+    let told = u32::from_le_bytes(trailer) as usize;
+    if told / DEFLATE_LIMIT > size {
+        Err(FileError::Gzip)
+    } else {
+        Ok(told)
+    }
+}
+
+/// A call's key, borrowed from the file.
+#[derive(PartialEq, Eq, Hash)]
+struct FileKey<'a> {
+    event_source: Cow<'a, str>,
+    event_name: Cow<'a, str>,
+    tls_version: TlsVersion,
+    cipher_suite: Cow<'a, str>,
+    key_exchange: KeyExchange,
+    account_id: Cow<'a, str>,
+    aws_region: Cow<'a, str>,
+}
+
+impl FileKey<'_> {
+    fn to_call(&self) -> CallKey {
+        CallKey {
+            aws_service: Name::new(CallKey::service_of(&self.event_source)),
+            event_name: Name::new(&self.event_name),
+            tls_version: self.tls_version,
+            cipher_suite: Name::new(&self.cipher_suite),
+            key_exchange: self.key_exchange,
+            account_id: Name::new(&self.account_id),
+            aws_region: Name::new(&self.aws_region),
+        }
+    }
+}
+
+fn count(text: &str, latest: Timestamp, file: &Found) -> Result<FileCounts, RecordError> {
+    let mut keys: HashMap<FileKey<'_>, u32> = HashMap::new();
+    let mut counts = FileCounts {
+        bytes: file.version.size,
+        ..FileCounts::default()
+    };
+    record::read(text, latest, |record| {
+        let id = event_id(&record, file, counts.ids.len());
+        let time = record.event_time;
+        let next = u32::try_from(counts.keys.len()).unwrap_or(u32::MAX);
+        let key = match keys.entry(key_of(record)) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                counts.keys.push((new.key().to_call(), Tally::default()));
+                *new.insert(next)
+            }
+        };
+        if let Some((_, tally)) = counts.keys.get_mut(key as usize) {
+            tally.last = tally.last.max(time);
+        }
+        counts.newest = counts.newest.max(Some(time));
+        counts.ids.push(id);
+        counts.key_of.push(key);
+    })?;
+    Ok(counts)
+}
+
+fn key_of(record: Record<'_>) -> FileKey<'_> {
+    FileKey {
+        event_source: record.event_source,
+        event_name: record.event_name,
+        tls_version: record.tls_version,
+        cipher_suite: record.cipher_suite,
+        key_exchange: record.key_exchange,
+        account_id: record.account_id,
+        aws_region: record.aws_region,
+    }
+}
+
+/// A record's id. Without an `eventID` it is the record's place in its file, so that the file may be
+/// read again.
+fn event_id(record: &Record<'_>, file: &Found, place: usize) -> EventId {
+    if record.event_id.is_empty() {
+        return xxh3_128(format!("{}\n{place}", file.name).as_bytes());
+    }
+    Uuid::try_parse(&record.event_id)
+        .map_or_else(|_| xxh3_128(record.event_id.as_bytes()), |id| id.as_u128())
+}

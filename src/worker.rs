@@ -1,0 +1,190 @@
+//! The loop of one source: due batches, oldest first, each committed before the next is asked for.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{debug, warn};
+
+use crate::metrics::Metrics;
+use crate::shutdown::Shutdown;
+use crate::source::{BadProgress, Progress, Reason, Source, SourceError};
+use crate::status::Status;
+use crate::store::{Store, StoreError, WorkerName, WorkerState};
+use crate::time::Timestamp;
+
+/// What a worker tells of itself, and to whom.
+#[derive(Clone, Debug)]
+pub struct Reports {
+    /// The exporter's metrics.
+    pub metrics: Metrics,
+    /// The landing page's state.
+    pub status: Status,
+}
+
+/// Asks one source in turn and commits its batches.
+pub struct Worker<S: Source> {
+    name: WorkerName,
+    id: i64,
+    source: S,
+    progress: S::Progress,
+    store: Store,
+    reports: Reports,
+    now: fn() -> Timestamp,
+}
+
+/// Why a tick ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum TickError {
+    /// The source failed.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The batch could not be committed.
+    #[error("the batch was not committed")]
+    Store(#[from] StoreError),
+    /// The source handed out progress that it cannot read itself.
+    #[error(transparent)]
+    Progress(#[from] BadProgress),
+}
+
+impl TickError {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Source(error) => error.reason,
+            Self::Store(_) | Self::Progress(_) => Reason::Internal,
+        }
+    }
+}
+
+impl<S: Source> Worker<S> {
+    /// A worker over `source` that goes on where `state` ends.
+    pub fn new(
+        name: WorkerName,
+        state: &WorkerState,
+        source: S,
+        store: Store,
+        reports: Reports,
+        now: fn() -> Timestamp,
+    ) -> Result<Self, BadProgress> {
+        let mut progress = S::Progress::default();
+        for change in &state.progress {
+            progress.apply(change)?;
+        }
+        reports.metrics.worker_loaded(&name, state);
+        reports
+            .status
+            .update(&name, |status| status.watermark = state.watermark);
+        Ok(Self {
+            name,
+            id: state.id,
+            source,
+            progress,
+            store,
+            reports,
+            now,
+        })
+    }
+
+    /// Ticks `every` so often until the process is asked to stop.
+    pub async fn run(mut self, every: Duration, mut shutdown: Shutdown) {
+        let mut ticks = interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while shutdown.unless_stopped(ticks.tick()).await.is_some() {
+            let Some(result) = shutdown.unless_stopped(self.tick()).await else {
+                return;
+            };
+            if let Err(error) = result {
+                warn!(
+                    source = self.name.source,
+                    reason = error.reason().label(),
+                    error = chain(&error),
+                    "not counted, stays due"
+                );
+            }
+        }
+    }
+
+    /// Commits every batch that is due, and stops at the first failure.
+    pub async fn tick(&mut self) -> Result<(), TickError> {
+        self.reports
+            .metrics
+            .attempt_started(&self.name, (self.now)());
+        let result = self.catch_up().await;
+        match &result {
+            Ok(()) => {
+                self.reports
+                    .metrics
+                    .attempt_succeeded(&self.name, (self.now)());
+                self.reports.status.update(&self.name, |status| {
+                    status.up = Some(true);
+                    status.error = None;
+                });
+            }
+            Err(error) => {
+                self.reports
+                    .metrics
+                    .attempt_failed(&self.name, error.reason());
+                self.reports.status.update(&self.name, |status| {
+                    status.up = Some(false);
+                    status.error = Some(chain(error));
+                });
+            }
+        }
+        result
+    }
+
+    async fn catch_up(&mut self) -> Result<(), TickError> {
+        loop {
+            let started = Instant::now();
+            let Some(batch) = self.source.next_batch(&self.progress, (self.now)()).await? else {
+                return Ok(());
+            };
+            let batch = Arc::new(batch);
+            for rejected in &batch.rejected {
+                let reason = rejected.reason.label();
+                warn!(
+                    source = self.name.source,
+                    file = rejected.name,
+                    reason,
+                    error = rejected.error,
+                    "not read, tried again later"
+                );
+            }
+            let now = (self.now)();
+            let committed = self.store.commit(self.id, Arc::clone(&batch), now).await?;
+            for change in &batch.progress {
+                self.progress.apply(change)?;
+            }
+            self.reports.metrics.batch_committed(
+                &self.name,
+                &batch,
+                &committed,
+                now,
+                started.elapsed(),
+            );
+            self.reports.status.update(&self.name, |status| {
+                status.watermark = committed.watermark;
+                status.unreadable_files = batch.unreadable_files.unwrap_or(status.unreadable_files);
+            });
+            debug!(
+                source = self.name.source,
+                calls = batch.counts.calls(),
+                duplicates = batch.duplicates,
+                "batch committed"
+            );
+        }
+    }
+}
+
+/// An error and what caused it, in one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
