@@ -279,8 +279,9 @@ fn trail_files(keys: &mut Keys, place: usize, shared: &Shared) -> trail_files::S
         "must be a folder: this build does not read buckets",
     );
     let lookback = keys.duration(&key("lookback"), "24h");
+    let fits = lookback <= shared.retention || !keys.is_set(&key("lookback"));
     keys.check(
-        lookback <= shared.retention,
+        fits,
         &key("lookback"),
         "must not be longer than `state.retention`",
     );

@@ -158,6 +158,11 @@ impl Keys {
             .count()
     }
 
+    /// Whether the file or the environment sets `key`.
+    pub(super) fn is_set(&self, key: &str) -> bool {
+        self.values.contains_key(key)
+    }
+
     /// Tells a problem with `key` unless `ok`.
     pub(super) fn check(&mut self, ok: bool, key: &str, rule: &str) {
         if !ok {
