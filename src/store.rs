@@ -16,7 +16,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use self::db::Db;
 use crate::batch::{Batch, ProgressChange};
@@ -145,6 +145,8 @@ type Job = Box<dyn FnOnce(&mut Db) + Send>;
 #[derive(Clone, Debug)]
 pub struct Store {
     jobs: mpsc::Sender<Job>,
+    /// Closed when the thread has ended.
+    ended: watch::Receiver<()>,
 }
 
 impl Store {
@@ -157,18 +159,20 @@ impl Store {
         let lock = settings.path.as_deref().map(lock).transpose()?;
         let mut db = Db::open(settings, Box::new(changes))?;
         let (jobs, queue) = mpsc::channel::<Job>();
+        let (alive, ended) = watch::channel(());
         let run = move || {
             for job in queue {
                 job(&mut db);
             }
             drop(db);
             drop(lock);
+            drop(alive);
         };
         thread::Builder::new()
             .name("store".into())
             .spawn(run)
             .map_err(|_| StoreError::Closed)?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, ended })
     }
 
     /// Registers a worker and publishes its totals; what it knew before is in the answer.
@@ -190,10 +194,13 @@ impl Store {
         self.call(move |db| db.commit(worker, &batch, now)).await
     }
 
-    /// Waits until everything asked for before is done. Other clones still work afterwards.
+    /// Gives up this handle and waits until the store is closed: the others are gone too, all that was
+    /// asked for is done, and the lock is free.
     pub async fn close(self) {
-        // A store that is closed already has nothing left to do.
-        self.call(|_| Ok(())).await.ok();
+        let Self { jobs, mut ended } = self;
+        drop(jobs);
+        // Nothing is ever sent: the only change is the end.
+        ended.changed().await.ok();
     }
 
     async fn call<T: Send + 'static>(

@@ -76,6 +76,8 @@ struct Round {
     scanned: Timestamp,
     floor: Timestamp,
     due: VecDeque<Found>,
+    /// The oldest delivery among the files that have not settled yet.
+    unsettled: Option<Timestamp>,
     forget: Vec<String>,
     trouble: Option<SourceError>,
     /// The number of the batch handed out last.
@@ -144,19 +146,25 @@ impl TrailFiles {
             Vec::new()
         };
         found.retain(|file| due(progress.files.get(&file.name), file.version, now));
-        let mut unsettled = HashMap::new();
+        let before = std::mem::take(&mut self.unsettled);
+        let mut oldest_unsettled: Option<Timestamp> = None;
         found.retain(|file| {
-            let before = self.unsettled.get(&file.name);
             let known = progress.files.get(&file.name).map(|state| &state.version);
-            unsettled.insert(file.name.clone(), file.version);
-            before.or(known) == Some(&file.version)
+            let settled = before.get(&file.name).or(known) == Some(&file.version);
+            if !settled {
+                let delivered = file.delivered().max(floor);
+                oldest_unsettled =
+                    Some(oldest_unsettled.map_or(delivered, |oldest| oldest.min(delivered)));
+            }
+            self.unsettled.insert(file.name.clone(), file.version);
+            settled
         });
-        self.unsettled = unsettled;
         found.sort_unstable_by(|a, b| (a.delivered(), &a.name).cmp(&(b.delivered(), &b.name)));
         Ok(Round {
             scanned: now,
             floor,
             due: found.into(),
+            unsettled: oldest_unsettled,
             forget,
             trouble,
             handed_out: None,
@@ -200,10 +208,13 @@ impl TrailFiles {
             part.take(file, answer);
         }
         let before = progress.scan.map(|scan| scan.watermark);
-        let counted_to = round
+        let waiting = round
             .due
             .front()
-            .map_or(round.scanned, |next| next.delivered().min(round.scanned));
+            .map(Found::delivered)
+            .into_iter()
+            .chain(round.unsettled);
+        let counted_to = waiting.fold(round.scanned, Timestamp::min);
         // With a place that could not be looked into, nobody knows what is there.
         let to = if round.trouble.is_some() {
             before.unwrap_or(round.floor)

@@ -1,5 +1,11 @@
 //! What the tests of the whole program share: the real binary over a folder, and its scrape read back.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test file uses its own part"
+)]
+
+pub mod made;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -107,7 +113,7 @@ impl Exporter {
     }
 
     /// Scrapes until `found` finds what it looks for.
-    pub fn scrape_until<T>(&self, what: &str, found: impl Fn(&Scrape) -> Option<T>) -> T {
+    pub fn scrape_until<T>(&self, what: &str, mut found: impl FnMut(&Scrape) -> Option<T>) -> T {
         wait_for(what, || found(&self.scrape()))
     }
 

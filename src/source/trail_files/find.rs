@@ -106,6 +106,11 @@ pub(super) struct Walk {
 /// their names tell. Folders of days before the floor are not entered.
 pub(super) fn walk(root: &Path, choice: &Choice, floor: Timestamp) -> Walk {
     let mut walk = Walk::default();
+    match root.metadata() {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => walk.trouble = Some((root.to_owned(), io::ErrorKind::NotADirectory.into())),
+        Err(error) => walk.trouble = Some((root.to_owned(), error)),
+    }
     let entries = WalkDir::new(root).follow_links(true).into_iter();
     for entry in entries.filter_entry(|entry| worth_entering(entry, choice, floor)) {
         match entry {
