@@ -60,12 +60,11 @@ fn counters_are_exact_and_never_go_down_however_often_the_exporter_is_killed() {
         Arc::new(AtomicBool::new(false)),
     );
     let writer = {
-        let (trail, delivered, stop) = (trail.clone(), Arc::clone(&delivered), Arc::clone(&stop));
+        let (delivered, stop) = (Arc::clone(&delivered), Arc::clone(&stop));
         thread::spawn(move || deliver(&trail, &delivered, &stop))
     };
 
     let seed = fastrand::u64(..);
-    println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let mut seen = BTreeMap::new();
     let mut never_down = |scrape: &Scrape| {
@@ -74,7 +73,7 @@ fn counters_are_exact_and_never_go_down_however_often_the_exporter_is_killed() {
             let value = now.get(series).copied();
             assert!(
                 value >= Some(*before),
-                "{series:?} was {before} and is {value:?}"
+                "{series:?} was {before} and is {value:?}, seed {seed}"
             );
         }
         seen = now;

@@ -496,7 +496,7 @@ impl<'t> Ranks<'t> {
         }
     }
 
-    fn key<'k, const N: usize>(&self, texts: [&'k str; N]) -> RowKey {
+    fn key<const N: usize>(&self, texts: [&str; N]) -> RowKey {
         let mut key = RowKey::default();
         for (slot, text) in key.iter_mut().zip(texts) {
             *slot = self.by_text.get(text).copied().unwrap_or_default();

@@ -18,11 +18,12 @@ const IDLE: Duration = Duration::from_secs(150);
 /// For the other side to take some of the answer.
 const WRITE: Duration = Duration::from_secs(30);
 
+/// What the connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Waiting {
-    ForRequest,
-    ForHead,
-    ForWriting,
+    Request,
+    Head,
+    Writing,
 }
 
 /// A TCP stream with deadlines.
@@ -38,7 +39,7 @@ impl Deadlines {
         // A new connection is there to ask for something.
         Self {
             stream: TokioIo::new(stream),
-            waiting: Waiting::ForHead,
+            waiting: Waiting::Head,
             deadline: Box::pin(sleep(HEAD)),
         }
     }
@@ -64,12 +65,12 @@ impl Deadlines {
     ) -> Poll<io::Result<usize>> {
         match outcome {
             Poll::Ready(outcome) => {
-                self.wait(Waiting::ForRequest, IDLE);
+                self.wait(Waiting::Request, IDLE);
                 Poll::Ready(outcome)
             }
             Poll::Pending => {
-                if self.waiting != Waiting::ForWriting {
-                    self.wait(Waiting::ForWriting, WRITE);
+                if self.waiting != Waiting::Writing {
+                    self.wait(Waiting::Writing, WRITE);
                 }
                 self.overdue(context)
             }
@@ -85,13 +86,13 @@ impl Read for Deadlines {
     ) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.stream).poll_read(context, buffer) {
             Poll::Ready(outcome) => {
-                if self.waiting == Waiting::ForRequest {
-                    self.wait(Waiting::ForHead, HEAD);
+                if self.waiting == Waiting::Request {
+                    self.wait(Waiting::Head, HEAD);
                 }
                 Poll::Ready(outcome)
             }
             // While an answer is written, only its own deadline counts.
-            Poll::Pending if self.waiting == Waiting::ForWriting => Poll::Pending,
+            Poll::Pending if self.waiting == Waiting::Writing => Poll::Pending,
             Poll::Pending => self.overdue(context),
         }
     }

@@ -69,7 +69,11 @@ impl Made {
 pub fn path(root: &Path, delivered: Timestamp, unique: &str) -> PathBuf {
     let text = delivered.to_string();
     let (day, time) = text.split_once('T').unwrap();
-    let stamp = format!("{}T{}Z", day.replace('-', ""), time[..5].replace(':', ""));
+    let stamp = format!(
+        "{}T{}Z",
+        day.replace('-', ""),
+        time.split(':').take(2).collect::<String>()
+    );
     root.join("AWSLogs/111122223333/CloudTrail/eu-west-1")
         .join(day.replace('-', "/"))
         .join(format!(

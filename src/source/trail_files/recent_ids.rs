@@ -123,8 +123,12 @@ impl RecentIds {
 }
 
 /// Places are told apart by 32 bits, far more than the ring holds.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the low bits are what is wanted"
+)]
 fn low_bits(sequence: u64) -> u32 {
-    (sequence & u64::from(u32::MAX)) as u32
+    sequence as u32
 }
 
 fn position(place: u32, base: u64) -> usize {
