@@ -1,7 +1,8 @@
 //! What a source hands to the store: counts, the progress after them, and what they cover.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use crate::call::{CallKey, Tally};
 use crate::source::Reason;
@@ -72,39 +73,82 @@ impl ProgressChange {
 
 /// Calls counted by bucket and key. Adding is commutative and associative, so batches may be added
 /// in any order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts(HashMap<(Timestamp, Arc<CallKey>), Tally>);
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    numbers: HashMap<Arc<CallKey>, u32>,
+    keys: Vec<Arc<CallKey>>,
+    rows: HashMap<(Timestamp, u32), Tally>,
+}
 
 impl Counts {
     /// Adds calls of one key to one bucket.
-    pub fn add(&mut self, bucket: Timestamp, key: Arc<CallKey>, tally: Tally) {
+    pub fn add(&mut self, bucket: Timestamp, key: &Arc<CallKey>, tally: Tally) {
         if tally.calls > 0 {
-            self.0.entry((bucket, key)).or_default().add(tally);
+            let number = self.number(key);
+            self.add_to(bucket, number, tally);
+        }
+    }
+
+    /// The number of a key in this batch, for [`Counts::add_to`].
+    pub fn number(&mut self, key: &Arc<CallKey>) -> u32 {
+        let next = u32::try_from(self.keys.len()).expect("a batch has fewer than 4 billion keys");
+        *self.numbers.entry_ref(key).or_insert_with(|| {
+            self.keys.push(Arc::clone(key));
+            next
+        })
+    }
+
+    /// Adds calls of a numbered key to one bucket.
+    pub fn add_to(&mut self, bucket: Timestamp, number: u32, tally: Tally) {
+        if tally.calls > 0 {
+            self.rows.entry((bucket, number)).or_default().add(tally);
         }
     }
 
     /// Adds all of `other`.
-    pub fn merge(&mut self, other: Self) {
-        for ((bucket, key), tally) in other.0 {
+    pub fn merge(&mut self, other: &Self) {
+        for (bucket, key, tally) in other.iter() {
             self.add(bucket, key, tally);
         }
     }
 
     /// The counts, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (Timestamp, &Arc<CallKey>, Tally)> {
-        self.0
+        self.rows().filter_map(|(bucket, number, tally)| {
+            Some((bucket, self.keys.get(number as usize)?, tally))
+        })
+    }
+
+    /// The keys; the place of each is its number in this batch.
+    pub fn keys(&self) -> &[Arc<CallKey>] {
+        &self.keys
+    }
+
+    /// The counts by bucket and number of the key, in no order.
+    pub fn rows(&self) -> impl Iterator<Item = (Timestamp, u32, Tally)> {
+        self.rows
             .iter()
-            .map(|((bucket, key), tally)| (*bucket, key, *tally))
+            .map(|(&(bucket, number), &tally)| (bucket, number, tally))
     }
 
     /// All calls together.
     pub fn calls(&self) -> u64 {
-        self.0.values().map(|tally| tally.calls).sum()
+        self.rows.values().map(|tally| tally.calls).sum()
     }
+}
 
-    /// Whether nothing was counted.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+/// Two counts are equal when they say the same, whatever numbers their keys have.
+impl PartialEq for Counts {
+    fn eq(&self, other: &Self) -> bool {
+        let sorted = |counts: &Self| {
+            let mut rows: Vec<_> = counts
+                .iter()
+                .map(|(bucket, key, tally)| (bucket, Arc::clone(key), tally))
+                .collect();
+            rows.sort_unstable_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+            rows
+        };
+        sorted(self) == sorted(other)
     }
 }
 
@@ -123,7 +167,7 @@ mod tests {
                 let key = Arc::new(call(TlsVersion::ALL[version], "s3", "GetObject"));
                 counts.add(
                     Timestamp::from_secs(bucket * 60),
-                    key,
+                    &key,
                     Tally {
                         calls,
                         last: Timestamp::from_secs(last),
@@ -138,7 +182,7 @@ mod tests {
         #[test]
         fn batches_may_be_added_in_any_order(parts in prop::collection::vec(counts(), 0..6), seed in any::<u64>()) {
             let sum = |parts: &[Counts]| parts.iter().cloned().fold(Counts::default(), |mut sum, part| {
-                sum.merge(part);
+                sum.merge(&part);
                 sum
             });
             let mut shuffled = parts.clone();

@@ -16,11 +16,19 @@ impl Name {
     /// that has a `label_value_length_limit`.
     pub const LONGEST: usize = 200;
 
-    /// The name for `text`, cut at a character's border if it is too long.
+    /// The name for `text`.
     pub fn new(text: &str) -> Self {
+        Self(Self::text(text).into())
+    }
+
+    /// What the name for `text` says: `none` for nothing, and no more than [`Name::LONGEST`] bytes, cut
+    /// between characters.
+    pub fn text(text: &str) -> &str {
         match text {
-            "" => Self("none".into()),
-            _ => Self(cut(text).into()),
+            "" => "none",
+            _ => text
+                .get(..text.floor_char_boundary(Self::LONGEST))
+                .unwrap_or(text),
         }
     }
 
@@ -40,11 +48,6 @@ impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
-}
-
-fn cut(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(Name::LONGEST))
-        .unwrap_or(text)
 }
 
 /// The whole key by which calls are counted.

@@ -4,6 +4,8 @@
 //! [`Change`] that a batch makes to the totals is handed on only after the commit. Scrapes
 //! never come here.
 
+mod buckets;
+mod commit;
 mod db;
 mod keys;
 mod runs;

@@ -67,6 +67,14 @@ impl KeyChange {
         self.last_call = self.last_call.max(tally.last);
         self.last_bucket = self.last_bucket.max(bucket);
     }
+
+    /// Adds another change of the same key.
+    pub fn merge(&mut self, other: &Self) {
+        self.calls += other.calls;
+        self.window += other.window;
+        self.last_call = self.last_call.max(other.last_call);
+        self.last_bucket = self.last_bucket.max(other.last_bucket);
+    }
 }
 
 /// What a run of outdated calls is a run of.

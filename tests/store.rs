@@ -135,7 +135,7 @@ fn calls(rows: &[(i64, usize, u64)]) -> Counts {
         let bucket = at(seconds).floor(Duration::from_secs(300));
         counts.add(
             bucket,
-            key(TlsVersion::ALL[version]),
+            &key(TlsVersion::ALL[version]),
             Tally {
                 calls,
                 last: at(seconds),

@@ -171,7 +171,7 @@ impl Scripted {
             if window.from <= time && time < window.to {
                 counts.add(
                     time.floor(SCHEDULE.bucket),
-                    Arc::new(call(version)),
+                    &Arc::new(call(version)),
                     Tally {
                         calls: 1,
                         last: time,

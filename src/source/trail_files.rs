@@ -5,13 +5,13 @@
 //! again ever more rarely and stops nothing else. A record counts once within the horizon of
 //! [`recent event ids`](self::recent_ids), over all files and restarts.
 
+mod assemble;
 mod find;
 mod progress;
 mod read;
 mod recent_ids;
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
+use self::assemble::Part;
 pub use self::find::Choice;
 use self::find::{Found, Version, Walk};
 pub use self::progress::FilesProgress;
 use self::progress::{FileState, Outcome, ScanState};
 use self::read::{FileCounts, FileError};
-use self::recent_ids::EventId;
-use crate::batch::{Batch, Rejected};
+use crate::batch::Batch;
 use crate::source::{Reason, Source, SourceError};
 use crate::time::Timestamp;
 use crate::window::Window;
@@ -114,7 +114,12 @@ impl Source for TrailFiles {
             (files, answers)
         })
         .await?;
-        let batch = self.assemble(&mut round, progress, files.into_iter().zip(answers), now);
+        let batch = self.assemble(
+            &mut round,
+            progress,
+            files.into_iter().zip(answers).collect(),
+            now,
+        );
         self.round = Some(round);
         Ok(Some(batch))
     }
@@ -187,20 +192,12 @@ impl TrailFiles {
         &self,
         round: &mut Round,
         progress: &FilesProgress,
-        files: impl Iterator<Item = (Found, Result<FileCounts, FileError>)>,
+        files: Vec<(Found, Result<FileCounts, FileError>)>,
         now: Timestamp,
     ) -> Batch {
-        let mut part = Part {
-            settings: &self.settings,
-            progress,
-            floor: round.floor,
-            now,
-            unreadable: unreadable(progress),
-            first_delivery: None,
-            seen: HashSet::default(),
-            runs: Vec::new(),
-            batch: Batch::default(),
-        };
+        let mut part = Part::new(&self.settings, progress, round.floor, now);
+        let records = files.iter().filter_map(|(_, answer)| answer.as_ref().ok());
+        part.expect_records(records.map(|counts| counts.ids.len()).sum());
         for name in round.forget.drain(..) {
             part.forget(&name);
         }
@@ -223,7 +220,7 @@ impl TrailFiles {
         };
         let watermark = before.map_or(to, |before| before.max(to));
         let from = before
-            .or(part.first_delivery)
+            .or(part.first_delivery())
             .unwrap_or(watermark)
             .min(watermark);
         let number = progress.scan.map_or(0, |scan| scan.batch + 1);
@@ -251,169 +248,6 @@ impl Round {
         });
         let number = fits.count().max(1).min(self.due.len());
         self.due.drain(..number).collect()
-    }
-}
-
-/// A batch in the making.
-struct Part<'p> {
-    settings: &'p Settings,
-    progress: &'p FilesProgress,
-    floor: Timestamp,
-    now: Timestamp,
-    unreadable: u64,
-    first_delivery: Option<Timestamp>,
-    /// Ids in this batch, which are not in the progress yet.
-    seen: HashSet<EventId, hashbrown::DefaultHashBuilder>,
-    runs: Vec<Vec<EventId>>,
-    batch: Batch,
-}
-
-impl Part<'_> {
-    fn take(&mut self, file: Found, answer: Result<FileCounts, FileError>) {
-        let future = file
-            .named
-            .filter(|time| *time > self.now.plus(AHEAD))
-            .map(FileError::Future);
-        match future
-            .map_or(answer, Err)
-            .and_then(|counts| self.add(&file, counts))
-        {
-            Ok(()) => {}
-            // The next scan finds it as it is then, or not at all.
-            Err(FileError::Moved) => {}
-            Err(error) => self.reject(file, &error),
-        }
-    }
-
-    /// Counts the records of a file that were not counted before.
-    fn add(&mut self, file: &Found, mut counts: FileCounts) -> Result<(), FileError> {
-        self.mark_new(file, &mut counts)?;
-        self.batch.scanned_bytes += counts.bytes;
-        self.batch.scanned_records += counts.ids.len() as u64;
-        let told = file.named.or(counts.newest).unwrap_or(self.now);
-        let delivered = told.min(self.now);
-        // Files without a time in their name show their age only when they are read.
-        if delivered >= self.floor {
-            self.first_delivery = Some(
-                self.first_delivery
-                    .map_or(delivered, |first| first.min(delivered)),
-            );
-            let bucket = delivered.floor(self.settings.bucket);
-            for (key, tally) in counts.keys {
-                self.batch.counts.add(bucket, Arc::new(key), tally);
-            }
-        }
-        let ids = (!counts.ids.is_empty()).then(|| self.next_run());
-        if ids.is_some() {
-            self.runs.push(counts.ids);
-        }
-        self.put(file, delivered, Outcome::Counted { ids });
-        Ok(())
-    }
-
-    /// Sets the `calls` of each key to the number of its records that have not been counted.
-    fn mark_new(&mut self, file: &Found, counts: &mut FileCounts) -> Result<(), FileError> {
-        let before = match self.progress.files.get(&file.name).and_then(FileState::ids) {
-            Some(run) => Some(self.progress.ids.run(run).ok_or(FileError::ForgottenIds)?),
-            None => None,
-        };
-        let mut own: HashMap<EventId, u32, hashbrown::DefaultHashBuilder> = HashMap::default();
-        for id in before.into_iter().flatten() {
-            *own.entry(id).or_default() += 1;
-        }
-        for (&id, &key) in counts.ids.iter().zip(&counts.key_of) {
-            let counted = if self.settings.deduplicate {
-                self.progress.ids.contains(id) | !self.seen.insert(id)
-            } else {
-                // Every record counts, but for those of this file as it was read before.
-                own.get_mut(&id)
-                    .filter(|left| **left > 0)
-                    .map(|left| *left -= 1)
-                    .is_some()
-            };
-            match counts.keys.get_mut(key as usize) {
-                Some((_, tally)) if !counted => tally.calls += 1,
-                _ => self.batch.duplicates += 1,
-            }
-        }
-        Ok(())
-    }
-
-    fn reject(&mut self, file: Found, error: &FileError) {
-        let before = self.progress.files.get(&file.name);
-        let attempts = before
-            .filter(|state| state.version == file.version)
-            .map_or(0, FileState::attempts)
-            + 1;
-        let wait = FIRST_RETRY
-            .saturating_mul(1 << (attempts - 1).min(20))
-            .min(LAST_RETRY);
-        let ids = before.and_then(FileState::ids);
-        let outcome = Outcome::Rejected {
-            attempts,
-            next: self.now.plus(wait),
-            ids,
-        };
-        self.put(&file, file.delivered(), outcome);
-        let cause = error
-            .source()
-            .map_or(String::new(), |cause| format!(": {cause}"));
-        let error_text = format!("{error}{cause}");
-        self.batch.rejected.push(Rejected {
-            name: file.name,
-            reason: error.reason(),
-            error: error_text,
-        });
-    }
-
-    fn put(&mut self, file: &Found, delivered: Timestamp, outcome: Outcome) {
-        let state = FileState {
-            version: file.version,
-            delivered,
-            named: file.named.is_some(),
-            outcome,
-        };
-        let before = self
-            .progress
-            .files
-            .get(&file.name)
-            .is_some_and(FileState::rejected);
-        self.unreadable = self.unreadable + u64::from(state.rejected()) - u64::from(before);
-        self.batch
-            .progress
-            .push(progress::put_file(&file.name, &state));
-    }
-
-    fn forget(&mut self, name: &str) {
-        let before = self
-            .progress
-            .files
-            .get(name)
-            .is_some_and(FileState::rejected);
-        self.unreadable -= u64::from(before);
-        self.batch.progress.push(progress::remove_file(name));
-    }
-
-    fn next_run(&self) -> u64 {
-        self.progress.ids.next() + self.runs.iter().map(|run| run.len() as u64).sum::<u64>()
-    }
-
-    fn finish(mut self, scan: ScanState, covered: Window) -> Batch {
-        let new = self.runs.iter().map(Vec::len).sum();
-        let (leaving, evicted) = self.progress.ids.leaving(new);
-        self.batch.evicted = evicted as u64;
-        self.batch
-            .progress
-            .extend(leaving.into_iter().map(progress::remove_ids));
-        let mut first = self.progress.ids.next();
-        for run in &self.runs {
-            self.batch.progress.push(progress::put_ids(first, run));
-            first += run.len() as u64;
-        }
-        self.batch.progress.push(progress::put_scan(scan));
-        self.batch.covered = Some(covered);
-        self.batch.unreadable_files = Some(self.unreadable);
-        self.batch
     }
 }
 
@@ -448,14 +282,6 @@ fn forgotten(progress: &FilesProgress, found: &[Found], floor: Timestamp) -> Vec
         .into_iter()
         .map(|(name, _)| name.clone())
         .collect()
-}
-
-fn unreadable(progress: &FilesProgress) -> u64 {
-    progress
-        .files
-        .values()
-        .filter(|state| state.rejected())
-        .count() as u64
 }
 
 fn walk_error(path: PathBuf, error: io::Error) -> SourceError {

@@ -1,38 +1,37 @@
-//! The transactions of the store: opening it, registering a worker, committing a batch.
+//! The open database: its settings, its workers, and what a restart loads.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
-use super::keys::{self, Keys};
+use super::keys::Keys;
 use super::runs::{self, Sightings};
-use super::{Committed, Settings, StoreError, WorkerName, WorkerState, schema};
+use super::{Settings, StoreError, WorkerName, WorkerState, buckets, schema};
 use crate::batch::{Batch, ProgressChange};
-use crate::call::{CallKey, Tally};
+use crate::call::Tally;
 use crate::time::Timestamp;
 use crate::totals::{Change, KeyChange};
 
-const HOUR: Duration = Duration::from_secs(3600);
-
 /// The open database; only the store's thread has it.
 pub(super) struct Db {
-    connection: Connection,
-    settings: Settings,
-    keys: Keys,
-    workers: HashMap<i64, Worker>,
-    changes: Box<dyn Fn(Change) + Send>,
+    pub(super) connection: Connection,
+    pub(super) settings: Settings,
+    pub(super) keys: Keys,
+    pub(super) workers: HashMap<i64, Worker>,
+    /// Called after each commit.
+    pub(super) changes: Box<dyn Fn(Change) + Send>,
 }
 
 /// What is kept in memory of a worker between commits.
 #[derive(Clone)]
-struct Worker {
-    source: Arc<str>,
-    watermark: Option<Timestamp>,
-    history_start: Option<Timestamp>,
-    newest_record: Option<Timestamp>,
+pub(super) struct Worker {
+    pub(super) source: Arc<str>,
+    pub(super) watermark: Option<Timestamp>,
+    pub(super) history_start: Option<Timestamp>,
+    pub(super) newest_record: Option<Timestamp>,
 }
 
 impl Db {
@@ -77,94 +76,6 @@ impl Db {
         };
         self.workers.insert(id, worker);
         Ok(state)
-    }
-
-    pub(super) fn commit(
-        &mut self,
-        id: i64,
-        batch: &Batch,
-        now: Timestamp,
-    ) -> Result<Committed, StoreError> {
-        let unknown = || StoreError::Damaged(format!("worker {id} is not registered"));
-        let mut worker = self.workers.get(&id).ok_or_else(unknown)?.clone();
-        let old_start = worker
-            .watermark
-            .map(|watermark| self.window_start(watermark));
-        worker.advance(batch);
-        let new_start = worker
-            .watermark
-            .map(|watermark| self.window_start(watermark));
-        let transaction = self.connection.transaction()?;
-        let (rows, new_keys) = numbered(&transaction, &self.keys, batch)?;
-
-        let mut changes: BTreeMap<u32, KeyChange> = BTreeMap::new();
-        if let (Some(old), Some(new)) = (old_start, new_start) {
-            for (key, calls) in calls_between(&transaction, id, old, new)? {
-                let known = self
-                    .keys
-                    .key(key)
-                    .ok_or_else(|| StoreError::Damaged(format!("no key {key}")))?;
-                changes
-                    .entry(key)
-                    .or_insert_with(|| KeyChange::new(key, known))
-                    .window -= calls;
-            }
-        }
-        let mut sightings = Sightings::default();
-        for row in &rows {
-            add_count(&transaction, id, row)?;
-            let change = changes
-                .entry(row.key)
-                .or_insert_with(|| KeyChange::new(row.key, row.call));
-            change.add(row.bucket, row.tally);
-            if new_start.is_some_and(|start| row.bucket >= start) {
-                change.window += signed(row.tally.calls);
-            }
-            if row.call.tls_version.outdated(self.settings.minimum_version) {
-                sightings.add(row.call, row.bucket);
-            }
-        }
-        for change in changes.values().filter(|change| change.calls > 0) {
-            add_total(&transaction, id, change)?;
-        }
-        let runs = sightings.write(&transaction, id, self.settings.quiet_period, now)?;
-        write_progress(&transaction, id, &batch.progress)?;
-        write_worker(&transaction, id, &worker)?;
-        if let (Some(old), Some(new)) = (old_start, new_start) {
-            age(&transaction, id, old, new, worker.watermark, &self.settings)?;
-        }
-        transaction.commit()?;
-
-        for (number, key) in new_keys {
-            self.keys.insert(number, key);
-        }
-        (self.changes)(Change {
-            source: Arc::clone(&worker.source),
-            watermark: worker.watermark,
-            keys: changes.into_values().collect(),
-            runs,
-        });
-        let committed = Committed {
-            watermark: worker.watermark,
-            history_start: worker.history_start,
-            newest_record: worker.newest_record,
-            state_bytes: self.bytes()?,
-        };
-        self.workers.insert(id, worker);
-        Ok(committed)
-    }
-
-    /// The first bucket that the gauges cover when all up to `watermark` is counted. The bucket in
-    /// which the watermark lies is covered as far as it goes.
-    fn window_start(&self, watermark: Timestamp) -> Timestamp {
-        let bucket = self.settings.bucket;
-        let floor = watermark.floor(bucket);
-        let end = if floor == watermark {
-            floor
-        } else {
-            floor.plus(bucket)
-        };
-        end.minus(self.settings.window)
     }
 
     fn find_worker(&self, name: &WorkerName) -> Result<(i64, Worker), StoreError> {
@@ -223,23 +134,22 @@ impl Db {
     /// Tells the worker's runs anew from its counts, as far back as they go.
     fn retell_runs(&mut self, id: i64, worker: &Worker, now: Timestamp) -> Result<(), StoreError> {
         let mut sightings = Sightings::default();
-        {
-            let mut rows = self
-                .connection
-                .prepare("SELECT bucket, key FROM counts WHERE worker = ?1")?;
-            let mut rows = rows.query([id])?;
-            while let Some(row) = rows.next()? {
-                let outdated =
-                    |key: &&Arc<CallKey>| key.tls_version.outdated(self.settings.minimum_version);
-                if let Some(key) = self.keys.key(row.get(1)?).filter(outdated) {
-                    sightings.add(key, Timestamp::from_secs(row.get(0)?));
-                }
+        let (from, to) = (
+            Timestamp::from_secs(i64::MIN),
+            Timestamp::from_secs(i64::MAX),
+        );
+        buckets::each(&self.connection, id, from, to, |bucket, key, _| {
+            let key = self.keys.key(key);
+            if let Some(key) =
+                key.filter(|key| key.tls_version.outdated(self.settings.minimum_version))
+            {
+                sightings.add(key, bucket);
             }
-        }
+        })?;
         let transaction = self.connection.transaction()?;
         transaction.execute("DELETE FROM runs WHERE worker = ?1", [id])?;
         sightings.write(&transaction, id, self.settings.quiet_period, now)?;
-        write_worker(&transaction, id, worker)?;
+        worker.write(&transaction, id)?;
         transaction.commit()?;
         Ok(())
     }
@@ -265,13 +175,12 @@ impl Db {
             change.add(Timestamp::from_secs(row.get(3)?), tally);
             changes.insert(number, change);
         }
-        if let Some(watermark) = worker.watermark {
-            let end = Timestamp::from_secs(i64::MAX);
+        if let Some(start) = worker.window_start(&self.settings) {
             for (key, calls) in
-                calls_between(&self.connection, id, self.window_start(watermark), end)?
+                buckets::sum(&self.connection, id, start, Timestamp::from_secs(i64::MAX))?
             {
                 if let Some(change) = changes.get_mut(&key) {
-                    change.window = calls;
+                    change.window = i64::try_from(calls).unwrap_or(i64::MAX);
                 }
             }
         }
@@ -296,7 +205,7 @@ impl Db {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    fn bytes(&self) -> Result<u64, StoreError> {
+    pub(super) fn bytes(&self) -> Result<u64, StoreError> {
         let number = |name| {
             self.connection
                 .pragma_query_value(None, name, |row| row.get::<_, u64>(0))
@@ -306,13 +215,41 @@ impl Db {
 }
 
 impl Worker {
-    fn advance(&mut self, batch: &Batch) {
+    /// Takes in what a batch covers.
+    pub(super) fn advance(&mut self, batch: &Batch) {
         if let Some(covered) = batch.covered {
             self.watermark = self.watermark.max(Some(covered.to));
             self.history_start = self.history_start.or(Some(covered.from));
         }
-        let newest = batch.counts.iter().map(|(_, _, tally)| tally.last).max();
+        let newest = batch.counts.rows().map(|(_, _, tally)| tally.last).max();
         self.newest_record = self.newest_record.max(newest);
+    }
+
+    /// The first bucket that the gauges cover. The bucket in which the watermark lies is covered as far
+    /// as it goes.
+    pub(super) fn window_start(&self, settings: &Settings) -> Option<Timestamp> {
+        let watermark = self.watermark?;
+        let floor = watermark.floor(settings.bucket);
+        let end = if floor == watermark {
+            floor
+        } else {
+            floor.plus(settings.bucket)
+        };
+        Some(end.minus(settings.window))
+    }
+
+    pub(super) fn write(&self, connection: &Connection, id: i64) -> rusqlite::Result<()> {
+        let mut update = connection.prepare_cached(
+            "UPDATE workers SET watermark = ?2, history_start = ?3, newest_record = ?4 WHERE id = ?1",
+        )?;
+        let secs = |time: Option<Timestamp>| time.map(Timestamp::secs);
+        update.execute(params![
+            id,
+            secs(self.watermark),
+            secs(self.history_start),
+            secs(self.newest_record)
+        ])?;
+        Ok(())
     }
 }
 
@@ -378,159 +315,4 @@ fn put_setting(connection: &Connection, name: &str, value: &str) -> Result<(), S
         [name, value],
     )?;
     Ok(())
-}
-
-/// One row of a batch's counts, with the number of its key.
-struct Row<'b> {
-    bucket: Timestamp,
-    key: u32,
-    call: &'b Arc<CallKey>,
-    tally: Tally,
-}
-
-/// The batch's counts in the order of the table, and the keys that were new.
-#[expect(clippy::type_complexity, reason = "two lists, each plain")]
-fn numbered<'b>(
-    transaction: &Transaction<'_>,
-    keys: &Keys,
-    batch: &'b Batch,
-) -> Result<(Vec<Row<'b>>, Vec<(u32, Arc<CallKey>)>), StoreError> {
-    let mut new: HashMap<&CallKey, u32> = HashMap::new();
-    let mut new_keys = Vec::new();
-    let mut rows = Vec::new();
-    for (bucket, call, tally) in batch.counts.iter() {
-        let key = match keys.number(call).or_else(|| new.get(&**call).copied()) {
-            Some(key) => key,
-            None => {
-                let key = keys::write(transaction, call)?;
-                new.insert(call, key);
-                new_keys.push((key, Arc::clone(call)));
-                key
-            }
-        };
-        rows.push(Row {
-            bucket,
-            key,
-            call,
-            tally,
-        });
-    }
-    rows.sort_unstable_by_key(|row| (row.bucket, row.key));
-    Ok((rows, new_keys))
-}
-
-fn calls_between(
-    connection: &Connection,
-    worker: i64,
-    from: Timestamp,
-    to: Timestamp,
-) -> rusqlite::Result<Vec<(u32, i64)>> {
-    let mut select = connection.prepare_cached(
-        "SELECT key, sum(calls) FROM counts WHERE worker = ?1 AND bucket >= ?2 AND bucket < ?3 GROUP BY key",
-    )?;
-    let rows = select.query_map(params![worker, from.secs(), to.secs()], |row| {
-        Ok((row.get(0)?, row.get(1)?))
-    })?;
-    rows.collect()
-}
-
-fn add_count(transaction: &Transaction<'_>, worker: i64, row: &Row<'_>) -> rusqlite::Result<()> {
-    let mut insert = transaction.prepare_cached(
-        "INSERT INTO counts VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT DO UPDATE SET calls = calls + excluded.calls",
-    )?;
-    insert.execute(params![worker, row.bucket.secs(), row.key, row.tally.calls])?;
-    Ok(())
-}
-
-fn add_total(
-    transaction: &Transaction<'_>,
-    worker: i64,
-    change: &KeyChange,
-) -> rusqlite::Result<()> {
-    let mut insert = transaction.prepare_cached(
-        "INSERT INTO totals VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT DO UPDATE SET calls = calls + excluded.calls,
-             last_call = max(last_call, excluded.last_call), last_bucket = max(last_bucket, excluded.last_bucket)",
-    )?;
-    let (last_call, last_bucket) = (change.last_call.secs(), change.last_bucket.secs());
-    insert.execute(params![
-        worker,
-        change.number,
-        change.calls,
-        last_call,
-        last_bucket
-    ])?;
-    Ok(())
-}
-
-fn write_progress(
-    transaction: &Transaction<'_>,
-    worker: i64,
-    rows: &[ProgressChange],
-) -> rusqlite::Result<()> {
-    let mut put =
-        transaction.prepare_cached("INSERT OR REPLACE INTO progress VALUES (?1, ?2, ?3)")?;
-    let mut remove =
-        transaction.prepare_cached("DELETE FROM progress WHERE worker = ?1 AND key = ?2")?;
-    for row in rows {
-        match &row.value {
-            Some(value) => put.execute(params![worker, row.key, value])?,
-            None => remove.execute(params![worker, row.key])?,
-        };
-    }
-    Ok(())
-}
-
-fn write_worker(transaction: &Transaction<'_>, id: i64, worker: &Worker) -> rusqlite::Result<()> {
-    let mut update = transaction.prepare_cached(
-        "UPDATE workers SET watermark = ?2, history_start = ?3, newest_record = ?4 WHERE id = ?1",
-    )?;
-    let secs = |time: Option<Timestamp>| time.map(Timestamp::secs);
-    update.execute(params![
-        id,
-        secs(worker.watermark),
-        secs(worker.history_start),
-        secs(worker.newest_record)
-    ])?;
-    Ok(())
-}
-
-/// Once an hour of the window's start: buckets that left the window become hours, and hours older than
-/// the retention go.
-fn age(
-    transaction: &Transaction<'_>,
-    worker: i64,
-    old_start: Timestamp,
-    new_start: Timestamp,
-    watermark: Option<Timestamp>,
-    settings: &Settings,
-) -> rusqlite::Result<()> {
-    let hour = new_start.floor(HOUR);
-    if old_start.floor(HOUR) == hour {
-        return Ok(());
-    }
-    let rolled = params![worker, hour.secs()];
-    transaction.execute(
-        "INSERT INTO counts SELECT worker, bucket - bucket % 3600, key, sum(calls) FROM counts
-         WHERE worker = ?1 AND bucket < ?2 AND bucket % 3600 <> 0 GROUP BY 2, 3
-         ON CONFLICT DO UPDATE SET calls = calls + excluded.calls",
-        rolled,
-    )?;
-    transaction.execute(
-        "DELETE FROM counts WHERE worker = ?1 AND bucket < ?2 AND bucket % 3600 <> 0",
-        rolled,
-    )?;
-    if let Some(watermark) = watermark {
-        let end = watermark.minus(settings.retention);
-        transaction.execute(
-            "DELETE FROM counts WHERE worker = ?1 AND bucket < ?2",
-            params![worker, end.secs()],
-        )?;
-    }
-    Ok(())
-}
-
-fn signed(calls: u64) -> i64 {
-    i64::try_from(calls).unwrap_or(i64::MAX)
 }

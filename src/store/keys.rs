@@ -1,8 +1,8 @@
 //! The dictionary of call keys: a small number for each, in the store and in memory.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use rusqlite::{Connection, Transaction, params};
 
 use super::StoreError;

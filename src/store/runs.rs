@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use crate::call::{CallKey, Name};
 use crate::time::Timestamp;
-use crate::totals::{Run, RunKey};
+pub(super) use crate::totals::{Run, RunKey};
 
 /// Times of outdated calls to be taken in, by what they are calls of.
 #[derive(Default)]

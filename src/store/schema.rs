@@ -38,14 +38,14 @@ CREATE TABLE keys (
     UNIQUE (aws_service, event_name, tls_version, cipher_suite, key_exchange, account_id, aws_region)
 );
 
--- Calls by worker, start of the bucket, and key. Old buckets are hours.
+-- Calls by worker and start of the bucket, all keys of it packed into one value (buckets.rs). Old
+-- buckets are hours.
 CREATE TABLE counts (
     worker INTEGER NOT NULL,
     bucket INTEGER NOT NULL,
-    key INTEGER NOT NULL,
-    calls INTEGER NOT NULL,
-    PRIMARY KEY (worker, bucket, key)
-) WITHOUT ROWID;
+    calls BLOB NOT NULL,
+    PRIMARY KEY (worker, bucket)
+);
 
 -- The counters: every call ever counted, and the latest call and bucket of each key.
 CREATE TABLE totals (

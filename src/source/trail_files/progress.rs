@@ -98,12 +98,11 @@ pub(super) fn remove_file(name: &str) -> ProgressChange {
 
 /// Adds a run of event ids.
 pub(super) fn put_ids(first: u64, ids: &[EventId]) -> ProgressChange {
-    ProgressChange::put(
-        ids_key(first),
-        ids.iter()
-            .flat_map(|id| id.to_be_bytes())
-            .collect::<Vec<u8>>(),
-    )
+    let mut bytes = Vec::with_capacity(size_of_val(ids));
+    for id in ids {
+        bytes.extend_from_slice(&id.to_be_bytes());
+    }
+    ProgressChange::put(ids_key(first), bytes)
 }
 
 /// Removes a run of event ids.

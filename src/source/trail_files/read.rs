@@ -1,15 +1,13 @@
 //! Reads log files into counts: in parallel, and never more of them in memory at once than a budget.
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read};
 use std::num::NonZero;
 use std::os::unix::fs::FileExt;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
-use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
+use hashbrown::{Equivalent, HashMap};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -34,7 +32,7 @@ const DEFLATE_LIMIT: usize = 1100;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct FileCounts {
     /// The keys in the file; `calls` is zero until records are counted.
-    pub(super) keys: Vec<(CallKey, Tally)>,
+    pub(super) keys: Vec<(Arc<CallKey>, Tally)>,
     /// The event id of each record …
     pub(super) ids: Vec<EventId>,
     /// … and which of `keys` it counts for.
@@ -165,19 +163,31 @@ impl Drop for Held<'_> {
     }
 }
 
-/// One thread's decompressor and buffers.
+/// One thread's decompressor, buffers, and the keys it has met: most files have the same ones.
 struct Reader {
     inflate: libdeflater::Decompressor,
     stored: Vec<u8>,
     text: Vec<u8>,
+    keys: HashMap<Arc<CallKey>, Met>,
+    files: u32,
+}
+
+/// Where a key was met last.
+#[derive(Clone, Copy)]
+struct Met {
+    file: u32,
+    place: u32,
 }
 
 impl Default for Reader {
     fn default() -> Self {
+        let inflate = libdeflater::Decompressor::new();
         Self {
-            inflate: libdeflater::Decompressor::new(),
+            inflate,
             stored: Vec::new(),
             text: Vec::new(),
+            keys: HashMap::new(),
+            files: 0,
         }
     }
 }
@@ -217,7 +227,8 @@ impl Reader {
             &self.stored
         };
         let text = simdutf8::basic::from_utf8(bytes).map_err(|_| FileError::Utf8)?;
-        let counts = count(text, latest, file)?;
+        self.files += 1;
+        let counts = count(text, latest, file, &mut self.keys, self.files)?;
         for buffer in [&mut self.stored, &mut self.text] {
             if buffer.capacity() > KEPT_BUFFER {
                 *buffer = Vec::new();
@@ -277,69 +288,97 @@ fn told_size(file: &File, size: usize) -> Result<usize, FileError> {
     }
 }
 
-/// A call's key, borrowed from the file.
+/// A call's key, borrowed from the file. Equal to, and hashed as, the [`CallKey`] of the same values.
 #[derive(PartialEq, Eq, Hash)]
-struct FileKey<'a> {
-    event_source: Cow<'a, str>,
-    event_name: Cow<'a, str>,
+struct BorrowedKey<'a> {
+    aws_service: &'a str,
+    event_name: &'a str,
     tls_version: TlsVersion,
-    cipher_suite: Cow<'a, str>,
+    cipher_suite: &'a str,
     key_exchange: KeyExchange,
-    account_id: Cow<'a, str>,
-    aws_region: Cow<'a, str>,
+    account_id: &'a str,
+    aws_region: &'a str,
 }
 
-impl FileKey<'_> {
+impl<'a> BorrowedKey<'a> {
+    fn of(record: &'a Record<'_>) -> Self {
+        Self {
+            aws_service: Name::text(CallKey::service_of(&record.event_source)),
+            event_name: Name::text(&record.event_name),
+            tls_version: record.tls_version,
+            cipher_suite: Name::text(&record.cipher_suite),
+            key_exchange: record.key_exchange,
+            account_id: Name::text(&record.account_id),
+            aws_region: Name::text(&record.aws_region),
+        }
+    }
+
     fn to_call(&self) -> CallKey {
         CallKey {
-            aws_service: Name::new(CallKey::service_of(&self.event_source)),
-            event_name: Name::new(&self.event_name),
+            aws_service: Name::new(self.aws_service),
+            event_name: Name::new(self.event_name),
             tls_version: self.tls_version,
-            cipher_suite: Name::new(&self.cipher_suite),
+            cipher_suite: Name::new(self.cipher_suite),
             key_exchange: self.key_exchange,
-            account_id: Name::new(&self.account_id),
-            aws_region: Name::new(&self.aws_region),
+            account_id: Name::new(self.account_id),
+            aws_region: Name::new(self.aws_region),
         }
     }
 }
 
-fn count(text: &str, latest: Timestamp, file: &Found) -> Result<FileCounts, RecordError> {
-    let mut keys: HashMap<FileKey<'_>, u32> = HashMap::new();
+impl Equivalent<Arc<CallKey>> for BorrowedKey<'_> {
+    fn equivalent(&self, key: &Arc<CallKey>) -> bool {
+        self.event_name == key.event_name.as_str()
+            && self.aws_service == key.aws_service.as_str()
+            && self.tls_version == key.tls_version
+            && self.cipher_suite == key.cipher_suite.as_str()
+            && self.key_exchange == key.key_exchange
+            && self.account_id == key.account_id.as_str()
+            && self.aws_region == key.aws_region.as_str()
+    }
+}
+
+/// Counts the records of one file; `keys` is what this thread has met before.
+fn count(
+    text: &str,
+    latest: Timestamp,
+    file: &Found,
+    keys: &mut HashMap<Arc<CallKey>, Met>,
+    number: u32,
+) -> Result<FileCounts, RecordError> {
     let mut counts = FileCounts {
         bytes: file.version.size,
         ..FileCounts::default()
     };
     record::read(text, latest, |record| {
-        let id = event_id(&record, file, counts.ids.len());
-        let time = record.event_time;
+        let key = BorrowedKey::of(&record);
         let next = u32::try_from(counts.keys.len()).unwrap_or(u32::MAX);
-        let key = match keys.entry(key_of(record)) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(new) => {
-                counts.keys.push((new.key().to_call(), Tally::default()));
-                *new.insert(next)
+        let here = Met {
+            file: number,
+            place: next,
+        };
+        let place = match keys.get_key_value_mut(&key) {
+            Some((_, met)) if met.file == number => met.place,
+            Some((known, met)) => {
+                *met = here;
+                counts.keys.push((Arc::clone(known), Tally::default()));
+                next
+            }
+            None => {
+                let new = Arc::new(key.to_call());
+                counts.keys.push((Arc::clone(&new), Tally::default()));
+                keys.insert(new, here);
+                next
             }
         };
-        if let Some((_, tally)) = counts.keys.get_mut(key as usize) {
-            tally.last = tally.last.max(time);
+        if let Some((_, tally)) = counts.keys.get_mut(place as usize) {
+            tally.last = tally.last.max(record.event_time);
         }
-        counts.newest = counts.newest.max(Some(time));
-        counts.ids.push(id);
-        counts.key_of.push(key);
+        counts.newest = counts.newest.max(Some(record.event_time));
+        counts.ids.push(event_id(&record, file, counts.ids.len()));
+        counts.key_of.push(place);
     })?;
     Ok(counts)
-}
-
-fn key_of(record: Record<'_>) -> FileKey<'_> {
-    FileKey {
-        event_source: record.event_source,
-        event_name: record.event_name,
-        tls_version: record.tls_version,
-        cipher_suite: record.cipher_suite,
-        key_exchange: record.key_exchange,
-        account_id: record.account_id,
-        aws_region: record.aws_region,
-    }
 }
 
 /// A record's id. Without an `eventID` it is the record's place in its file, so that the file may be
@@ -350,4 +389,28 @@ fn event_id(record: &Record<'_>, file: &Found, place: usize) -> EventId {
     }
     Uuid::try_parse(&record.event_id)
         .map_or_else(|_| xxh3_128(record.event_id.as_bytes()), |id| id.as_u128())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::BuildHasher;
+
+    use super::*;
+
+    #[test]
+    fn a_borrowed_key_is_found_by_the_call_key_of_the_same_values() {
+        let text = r#"{"eventTime":"2026-06-01T10:00:00Z","eventSource":"s3.amazonaws.com","eventName":"GetObject"}"#;
+        let mut found = 0;
+        record::read(text, Timestamp::from_secs(i64::MAX), |record| {
+            let key = BorrowedKey::of(&record);
+            let owned = Arc::new(key.to_call());
+            let hasher = hashbrown::DefaultHashBuilder::default();
+            assert!(key.equivalent(&owned));
+            assert_eq!(hasher.hash_one(&key), hasher.hash_one(&owned));
+            assert_eq!((key.aws_service, key.account_id), ("s3", "none"));
+            found += 1;
+        })
+        .unwrap();
+        assert_eq!(found, 1);
+    }
 }
