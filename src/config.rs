@@ -396,8 +396,8 @@ mod tests {
                 "state.retention = \"1h\": must not be shorter than `window.length`",
                 "tls.minimum_version = \"TLSv1.5\": must be `TLSv1`, `TLSv1.1`, `TLSv1.2` or `TLSv1.3`",
                 "window.bucket = \"7m\": must be 10s, 1m, 5m, 10m, 15m, 30m or 1h",
-                "window.length: must be a whole number of `window.bucket`s, at least one",
                 "window.lenght: no such key; did you mean `window.length`?",
+                "window.length: must be a whole number of `window.bucket`s, at least one",
                 "windw.length: no such key; did you mean `window.length`?",
             ]
         );
