@@ -74,6 +74,9 @@ impl RecentIds {
             self.base = first;
         }
         self.runs.push_back((self.next(), run.len()));
+        if self.ids.len() + run.len() > self.places.capacity() {
+            self.grow();
+        }
         for id in run {
             let place = low_bits(self.next());
             self.ids.push_back(id);
@@ -93,6 +96,19 @@ impl RecentIds {
                 }
             }
         }
+    }
+
+    /// Makes room for many more ids: to grow often would hash them all often.
+    fn grow(&mut self) {
+        let Self {
+            ids,
+            base,
+            places,
+            hasher,
+            ..
+        } = self;
+        let more = (ids.len() * 3).clamp(1 << 14, Self::HORIZON);
+        places.reserve(more, |&place| hasher.hash_one(ids[position(place, *base)]));
     }
 
     /// Removes the oldest run, if it starts at `first`.
