@@ -21,7 +21,7 @@ use self::negotiate::Format;
 use crate::metrics::Metrics;
 use crate::totals::{Change, Totals};
 
-/// The least pause between two renderings: what arrives in between is rendered together.
+/// How long a rendering waits for further changes, at the least; a costly one waits longer.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// One family of the data block: its HELP and TYPE lines in each format, and its samples, which are the
@@ -125,10 +125,14 @@ fn render_changes(
     publish: impl Fn(Block),
 ) {
     let mut totals = Totals::default();
+    let mut pause = PAUSE;
     while let Ok(first) = queue.recv() {
         let mut waiting = Vec::new();
         let mut changed = false;
-        for message in [first].into_iter().chain(queue.try_iter()) {
+        let mut next = Some(first);
+        // What arrives within the pause is rendered together, unless somebody waits for it.
+        let pause_ends = Instant::now() + pause;
+        while let Some(message) = next {
             match message {
                 Message::Change(change) => {
                     changed |= change.is_visible();
@@ -136,19 +140,23 @@ fn render_changes(
                 }
                 Message::Settled(answer) => waiting.push(answer),
             }
+            let left = pause_ends.saturating_duration_since(Instant::now());
+            let left = if waiting.is_empty() && changed {
+                left
+            } else {
+                Duration::ZERO
+            };
+            next = queue.recv_timeout(left).ok();
         }
-        let started = Instant::now();
         if changed {
+            let started = Instant::now();
             let (block, series) = data::render(&totals, settings);
             publish(block);
             metrics.rendered(&series);
+            pause = PAUSE.max(started.elapsed() * 2);
         }
-        let asked = !waiting.is_empty();
         for answer in waiting {
             answer.send(()).ok();
-        }
-        if changed && !asked {
-            thread::sleep(PAUSE.max(started.elapsed() * 2));
         }
     }
 }

@@ -71,12 +71,15 @@ impl Db {
     }
 }
 
+/// Keys that are not in the dictionary until the commit, by number.
+type NewKeys = Vec<(u32, Arc<CallKey>)>;
+
 /// The store's number of each of a batch's keys, and the keys that were new to it.
 fn numbered(
     transaction: &Transaction<'_>,
     known: &Keys,
     keys: &[Arc<CallKey>],
-) -> Result<(Vec<u32>, Vec<(u32, Arc<CallKey>)>), StoreError> {
+) -> Result<(Vec<u32>, NewKeys), StoreError> {
     let mut new = Vec::new();
     let mut numbers = Vec::with_capacity(keys.len());
     for key in keys {

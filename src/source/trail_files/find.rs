@@ -76,8 +76,7 @@ impl Choice {
     /// so the kind in a file's name (`…_CloudTrail-Digest_…`) counts too.
     fn may_hold_calls(&self, file_name: &str) -> bool {
         let kind = |kind: &&str| file_name.contains(*kind);
-        !NO_CALLS.iter().any(|name| kind(name))
-            && (self.network_activity || !kind(&NETWORK_ACTIVITY))
+        !NO_CALLS.iter().any(kind) && (self.network_activity || !kind(&NETWORK_ACTIVITY))
     }
 
     fn takes(&self, name: &str) -> bool {

@@ -331,8 +331,12 @@ fn count(
     file: &Found,
     keys: &mut MetKeys,
 ) -> Result<FileCounts, RecordError> {
+    // Records take a kilobyte and more, so the lists grow little after this.
+    let records = text.len() / 1024;
     let mut counts = FileCounts {
         bytes: file.version.size,
+        ids: Vec::with_capacity(records),
+        key_of: Vec::with_capacity(records),
         ..FileCounts::default()
     };
     keys.file += 1;
