@@ -125,6 +125,15 @@ fn read(
     (Some(config), problems, known)
 }
 
+/// Whether `address` is a port with or without a host before it.
+fn is_address(address: &str) -> bool {
+    let Some((host, port)) = address.rsplit_once(':') else {
+        return false;
+    };
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    port.parse::<u16>().is_ok() && (bracketed || !host.contains(':'))
+}
+
 /// What the sources need to know of the rest.
 struct Shared {
     bucket: Duration,
@@ -140,9 +149,9 @@ fn config(keys: &mut Keys, state_directory: Option<&str>) -> Config {
     let window = keys.duration("window.length", "24h");
     let quiet_period = keys.duration("regression.quiet_period", "7d");
     let retention = keys.duration("state.retention", "35d");
-    let fine = bucket.as_secs() == FILES_BUCKET;
+    let known = bucket.as_secs() == FILES_BUCKET || BUCKETS.contains(&bucket.as_secs());
     keys.check(
-        fine || BUCKETS.contains(&bucket.as_secs()),
+        known && bucket.subsec_nanos() == 0,
         "window.bucket",
         "must be 10s, 1m, 5m, 10m, 15m, 30m or 1h",
     );
@@ -196,10 +205,18 @@ fn config(keys: &mut Keys, state_directory: Option<&str>) -> Config {
         "web.listen_addresses",
         "must name at least one address",
     );
-    let directory = state_directory.unwrap_or(STATE_DIRECTORY);
+    keys.check(
+        listen_addresses.iter().all(|address| is_address(address)),
+        "web.listen_addresses",
+        "must be addresses such as `:10013` or `127.0.0.1:10013`",
+    );
+    // systemd separates several state directories by colons.
+    let directory = state_directory.and_then(|directories| directories.split(':').next());
+    let directory = directory.unwrap_or(STATE_DIRECTORY);
     let path = keys.value("state.path", &format!("{directory}/state.db"), |text| {
         Ok(PathBuf::from(text))
     });
+    keys.check(path != Path::new(""), "state.path", "must not be empty");
     let ephemeral = keys.flag("state.ephemeral", false);
     let store = store::Settings {
         path: (!ephemeral).then_some(path),

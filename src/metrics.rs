@@ -230,7 +230,6 @@ impl Metrics {
             .set(seconds(settle));
         self.scanned_bytes.with_label_values(&[source]);
         self.scanned_records.with_label_values(&[source]);
-        self.unreadable_files.with_label_values(&[source]);
         self.deduplicated.with_label_values(&[source]);
         self.evicted.with_label_values(&[source]);
         self.batch_duration.with_label_values(&[source]);

@@ -135,10 +135,21 @@ pub enum StoreError {
     Damaged(String),
     /// SQLite failed.
     #[error("the store failed")]
-    Sql(#[from] rusqlite::Error),
+    Sql(#[source] rusqlite::Error),
     /// The store's thread is gone: it was closed, or has failed before.
     #[error("the store is closed")]
     Closed,
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
+                Self::Damaged(error.to_string())
+            }
+            _ => Self::Sql(error),
+        }
+    }
 }
 
 type Job = Box<dyn FnOnce(&mut Db) + Send>;

@@ -21,12 +21,14 @@ pub struct Change {
     pub keys: Vec<KeyChange>,
     /// The runs that changed, as they are now.
     pub runs: Vec<(RunKey, Run)>,
+    /// Whether the window now begins with another bucket: what is over leaves the scrape by the watermark.
+    pub window_moved: bool,
 }
 
 impl Change {
     /// Whether a scrape would show it.
     pub fn is_visible(&self) -> bool {
-        !self.keys.is_empty() || !self.runs.is_empty()
+        self.window_moved || !self.keys.is_empty() || !self.runs.is_empty()
     }
 }
 

@@ -1,20 +1,21 @@
-//! The scrape through the whole program: compared with the golden files, in both formats and all encodings,
-//! and over restarts. `UPDATE_GOLDEN=1` writes the golden files anew.
+//! The scrape through the whole program: compared with the golden files, in both formats, and over restarts.
+//! `UPDATE_GOLDEN=1` writes the golden files anew.
 
+#[path = "support/golden.rs"]
+mod golden;
 #[path = "support/handmade.rs"]
 mod handmade;
 #[path = "support/programs.rs"]
 mod programs;
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::{env, fs};
 
-use handmade::{GOLDEN_CALLS, LONG_WINDOW, ODD_NAME};
-use programs::{OPEN_METRICS, TEXT, promtool_is_content, python, run_well, samples};
-use support::{Exporter, config, wait_for};
+use golden::{Home, data_block, order, scrape};
+use handmade::ODD_NAME;
+use programs::{OPEN_METRICS, TEXT, promtool_is_content, samples};
 
 /// What the clock, the machine or the build decides; every value of it becomes 1 in the golden files.
 const VOLATILE: [&str; 11] = [
@@ -30,66 +31,6 @@ const VOLATILE: [&str; 11] = [
     "cloudtrail_tls_exporter_watermark_timestamp_seconds",
     "cloudtrail_tls_exporter_build_info",
 ];
-
-/// The golden trail and its configuration in a folder of their own.
-struct Home {
-    folder: tempfile::TempDir,
-    config: PathBuf,
-}
-
-impl Home {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let trail = folder.path().join("trail");
-        handmade::deliver_golden(&trail);
-        let config = config(folder.path(), &trail, LONG_WINDOW);
-        Self { folder, config }
-    }
-
-    /// Starts the exporter and asks it for nothing: which paths were asked for is in the scrape.
-    fn start(&self) -> Exporter {
-        let exporter = Exporter::start_with(&["--config.file", self.config.to_str().unwrap()]);
-        wait_for("readiness", || {
-            let log = exporter.log();
-            log.iter()
-                .any(|line| line.contains("message=ready"))
-                .then_some(())
-        });
-        exporter
-    }
-
-    fn start_and_count(&self) -> Exporter {
-        let exporter = self.start();
-        exporter.scrape_until("all calls", |scrape| {
-            (scrape.sum("cloudtrail_tls_calls_total", &[]) == GOLDEN_CALLS).then_some(())
-        });
-        exporter.wait_for_scans(2);
-        exporter
-    }
-}
-
-fn scrape(exporter: &Exporter, (_, accept): (&str, &str)) -> String {
-    let answer = exporter.get("/metrics", &[("Accept", accept)]);
-    assert_eq!(answer.status, 200);
-    answer.text()
-}
-
-/// The part of a scrape that is about calls.
-fn data_block(scrape: &str) -> &str {
-    let (data, _) = scrape
-        .split_once("# HELP cloudtrail_tls_exporter_")
-        .unwrap();
-    assert!(data.contains("cloudtrail_tls_calls"), "{data}");
-    data
-}
-
-/// Every series of a scrape in its order, without values.
-fn order(scrape: &str) -> Vec<&str> {
-    let samples = scrape.lines().filter(|line| !line.starts_with('#'));
-    let series = samples.map(|line| line.rsplit_once(' ').unwrap().0);
-    // Which paths were asked for before is not the same after a restart.
-    series.filter(|series| !series.contains("_http_")).collect()
-}
 
 /// A scrape with a 1 for every volatile value, and without the build's version.
 fn steady(scrape: &str) -> String {
@@ -226,95 +167,16 @@ fn series_keep_their_order_and_their_values_over_scrapes_and_kills() {
     );
 }
 
-/// What `urllib` gets: the body read as gzip of any number of members, and as one member alone.
-const URLLIB: &str = r#"
-import gzip, sys, urllib.request, zlib
-request = urllib.request.Request(sys.argv[1], headers={"Accept-Encoding": "gzip", "Accept": sys.argv[2]})
-with urllib.request.urlopen(request) as answer:
-    assert answer.headers["Content-Encoding"] == "gzip", answer.headers
-    body = answer.read()
-one = zlib.decompressobj(wbits=31)
-text = one.decompress(body)
-assert one.eof and not one.unused_data, "not one member"
-assert gzip.decompress(body) == text
-sys.stdout.buffer.write(text)
-"#;
-
 #[test]
-fn gzip_is_read_by_curl_and_python_and_is_the_same_text() {
+fn the_first_scrape_after_readiness_has_all_of_a_large_store() {
+    const MANY: u32 = 20_000;
     let home = Home::new();
-    // Enough for many blocks of deflate, and more than its window of 32 KiB.
-    handmade::deliver_many(&home.folder.path().join("trail"), 2000);
+    handmade::deliver_many(&home.folder.path().join("trail"), MANY);
+    let all = |scrape: &support::Scrape| scrape.sum("cloudtrail_tls_calls_total", &[]);
     let exporter = home.start();
     exporter.scrape_until("all calls", |scrape| {
-        (scrape.sum("cloudtrail_tls_calls_total", &[]) >= 2000.0).then_some(())
+        (all(scrape) > f64::from(MANY)).then_some(())
     });
-    exporter.wait_for_scans(2);
-    let url = format!("http://{}/metrics", exporter.address);
-    for format in [TEXT, OPEN_METRICS] {
-        let plain = scrape(&exporter, format);
-        assert!(plain.len() > 1_000_000, "{}", plain.len());
-        let accept = format!("Accept: {}", format.1);
-        let curl = ["-fsS", "--compressed", "-H", &accept, &url];
-        let by_curl = run_well(Command::new("curl").args(curl), b"");
-        let by_python = run_well(python().args(["-c", URLLIB, &url, format.1]), b"");
-        for unpacked in [by_curl, by_python] {
-            assert!(
-                data_block(&unpacked) == data_block(&plain),
-                "{}: other data",
-                format.0
-            );
-            assert_eq!(order(&unpacked), order(&plain));
-            samples(format.0, &unpacked);
-        }
-    }
-}
-
-#[test]
-fn headers_tell_format_encoding_and_length_and_head_sends_no_body() {
-    let home = Home::new();
-    let exporter = home.start_and_count();
-    let headers = |method, encoding| {
-        let accept = [("Accept", OPEN_METRICS.1), ("Accept-Encoding", encoding)];
-        let answer = support::request(exporter.address, method, "/metrics", &accept);
-        assert_eq!(answer.status, 200);
-        let length: usize = answer.header("content-length").parse().unwrap();
-        match method {
-            "HEAD" => assert!(answer.body.is_empty()),
-            _ => assert_eq!(answer.body.len(), length),
-        }
-        let mut headers: BTreeMap<String, String> = answer.headers;
-        headers.retain(|name, _| name != "date" && name != "content-length");
-        (headers, length)
-    };
-    for encoding in ["gzip", "identity"] {
-        let (of_get, length) = headers("GET", encoding);
-        let (of_head, told) = headers("HEAD", encoding);
-        assert_eq!(of_get, of_head);
-        // The live block is another at each scrape.
-        assert!(told.abs_diff(length) < 200, "{told} {length}");
-        assert_eq!(of_get["vary"], "Accept, Accept-Encoding");
-        assert_eq!(
-            of_get["content-type"],
-            "application/openmetrics-text; version=1.0.0; charset=utf-8"
-        );
-        assert_eq!(
-            of_get.get("content-encoding").map(String::as_str),
-            (encoding == "gzip").then_some("gzip")
-        );
-    }
-    let (_, packed) = headers("GET", "gzip");
-    let (_, plain) = headers("GET", "identity");
-    assert!(packed * 2 < plain, "{packed} of {plain}");
-    for path in ["/-/healthy", "/-/ready", "/nothing"] {
-        let of = |method| support::request(exporter.address, method, path, &[]);
-        let (get, head) = (of("GET"), of("HEAD"));
-        assert_eq!((get.status, head.body.len()), (head.status, 0));
-        assert_eq!(
-            get.header("content-length"),
-            head.header("content-length"),
-            "{path}"
-        );
-        assert_eq!(get.header("content-length"), get.body.len().to_string());
-    }
+    exporter.kill();
+    assert!(all(&home.start().scrape()) > f64::from(MANY));
 }

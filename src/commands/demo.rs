@@ -1,13 +1,17 @@
 //! `demo`: the real exporter over a sample trail in a temporary folder. No AWS, no file of the user's.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::error::Error;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tracing::error;
 
-use super::{Failure, serve, with_flags};
+use super::serve::Program;
+use super::{Failure, with_flags};
 use crate::cli::Demo;
 use crate::config::Config;
 use crate::sample_trail::SampleTrail;
@@ -22,6 +26,7 @@ const DELIVERY: Duration = Duration::from_secs(2);
 
 /// Serves the sample trail until a signal.
 pub fn run(flags: &Demo, out: &mut dyn Write) -> Result<(), Failure> {
+    let program = Program::new()?;
     let folder = tempfile::Builder::new()
         .prefix("cloudtrail-tls-demo-")
         .tempdir()?;
@@ -36,38 +41,57 @@ pub fn run(flags: &Demo, out: &mut dyn Write) -> Result<(), Failure> {
     let mut trail = SampleTrail::new(folder.path().join("trail"));
     let now = Timestamp::now();
     trail.write_history(now.minus(HISTORY), now)?;
-    let (address, legacy_after) = (&config.listen_addresses[0], flags.legacy_after);
+    tell(flags, &config, folder.path(), out)?;
+    let legacy_after = flags.legacy_after;
+    let started = Instant::now();
+    let (stop, stopped) = mpsc::channel::<()>();
+    let deliver = move || {
+        loop {
+            let legacy = started.elapsed() >= legacy_after;
+            if let Err(error) = trail.write_now(Timestamp::now(), legacy) {
+                return error!(error = &error as &dyn Error, "the sample trail ends");
+            }
+            if stopped.recv_timeout(DELIVERY) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+        }
+    };
+    let writer = thread::Builder::new()
+        .name("sample trail".into())
+        .spawn(deliver)?;
+    let outcome = program.run(config, &flags.web);
+    // The folder goes only when nobody writes into it any more.
+    drop(stop);
+    writer
+        .join()
+        .map_err(|_| "the sample trail's thread failed")?;
+    folder.close()?;
+    outcome
+}
+
+fn tell(flags: &Demo, config: &Config, folder: &Path, out: &mut dyn Write) -> io::Result<()> {
+    let address = config
+        .listen_addresses
+        .first()
+        .map_or(ADDRESS, String::as_str);
+    // A port alone is every address of the host, this one among them.
+    let address = if address.starts_with(':') {
+        format!("localhost{address}")
+    } else {
+        address.to_owned()
+    };
+    let (folder, delivery, legacy) = (folder.display(), DELIVERY, flags.legacy_after);
     writeln!(
         out,
-        "Sample trail in {}: nine days of history, new files every {DELIVERY:?}.",
-        folder.path().display()
+        "Sample trail in {folder}: nine days of history, new files every {delivery:?}."
     )?;
     writeln!(out, "Metrics:  http://{address}/metrics")?;
     writeln!(out, "Status:   http://{address}/")?;
     writeln!(
         out,
-        "In {legacy_after:?} a caller on TLS 1.1 turns up; look for it with"
+        "In {legacy:?} a caller on TLS 1.1 turns up; look for it with"
     )?;
     writeln!(out, "  curl -s http://{address}/metrics | grep 'TLSv1.1'")?;
     writeln!(out, "Ctrl-C ends it and removes the folder.")?;
-    out.flush()?;
-
-    let started = Instant::now();
-    thread::Builder::new()
-        .name("sample trail".into())
-        .spawn(move || {
-            loop {
-                if let Err(error) =
-                    trail.write_now(Timestamp::now(), started.elapsed() >= legacy_after)
-                {
-                    // The folder goes when the program ends.
-                    return error!(
-                        error = &error as &dyn std::error::Error,
-                        "the sample trail ends"
-                    );
-                }
-                thread::sleep(DELIVERY);
-            }
-        })?;
-    serve::start(config, &flags.web)
+    out.flush()
 }

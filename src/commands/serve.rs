@@ -2,11 +2,12 @@
 
 use std::env;
 use std::error::Error;
+use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use tokio::runtime;
+use tokio::runtime::{self, Runtime};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -16,7 +17,7 @@ use crate::config::{self, Config, Kind};
 use crate::exposition::Publisher;
 use crate::http::{self, routes::App};
 use crate::metrics::{self, Metrics};
-use crate::shutdown::{self, Shutdown};
+use crate::shutdown::{self, Shutdown, Signals};
 use crate::source::Source;
 use crate::source::trail_files::TrailFiles;
 use crate::status::Status;
@@ -26,6 +27,9 @@ use crate::worker::{Reports, Worker};
 
 /// How long workers may take to end.
 const WORKERS_END: Duration = Duration::from_secs(5);
+
+/// How long work on blocking threads may go on after all else has ended: a read on a hung mount never ends.
+const RUNTIME_END: Duration = Duration::from_secs(1);
 
 /// Serves until a signal.
 pub fn run(flags: &Serve) -> Result<(), Failure> {
@@ -37,23 +41,41 @@ pub fn run(flags: &Serve) -> Result<(), Failure> {
     let mut config = Config::load(path, env::vars().collect())
         .map_err(|problems| Failure::Usage(problems.into()))?;
     with_flags(&mut config, &flags.web)?;
-    start(config, &flags.web)
+    Program::new()?.run(config, &flags.web)
 }
 
-/// Runs the whole program over a configuration until a signal.
-pub(super) fn start(config: Config, flags: &Web) -> Result<(), Failure> {
-    let threads = thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(4);
-    let runtime = runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .enable_all()
-        .build()?;
-    Ok(runtime.block_on(until_signalled(config, flags.max_requests))?)
+/// The runtime, with signals caught: one that comes during the start ends the program in good order.
+pub(super) struct Program {
+    runtime: Runtime,
+    signals: Signals,
 }
 
-async fn until_signalled(config: Config, scrapes: usize) -> Result<(), Box<dyn Error>> {
-    let signal = shutdown::signalled();
+impl Program {
+    pub(super) fn new() -> io::Result<Self> {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let mut runtime = runtime::Builder::new_multi_thread();
+        let runtime = runtime
+            .worker_threads(processors.min(4))
+            .enable_all()
+            .build()?;
+        let signals = runtime.block_on(async { Signals::catch() })?;
+        Ok(Self { runtime, signals })
+    }
+
+    /// Runs the whole program over a configuration until a signal.
+    pub(super) fn run(self, config: Config, flags: &Web) -> Result<(), Failure> {
+        let Self { runtime, signals } = self;
+        let outcome = runtime.block_on(until_signalled(config, flags.max_requests, signals));
+        runtime.shutdown_timeout(RUNTIME_END);
+        Ok(outcome?)
+    }
+}
+
+async fn until_signalled(
+    config: Config,
+    scrapes: usize,
+    mut signals: Signals,
+) -> Result<(), Box<dyn Error>> {
     info!(
         version = metrics::VERSION,
         revision = metrics::REVISION,
@@ -95,19 +117,24 @@ async fn until_signalled(config: Config, scrapes: usize) -> Result<(), Box<dyn E
     app.set_ready();
     info!("ready");
 
-    let signal = signal.await?;
-    info!(signal, "stopping");
+    let outcome = tokio::select! {
+        signal = signals.next() => {
+            info!(signal, "stopping");
+            Ok(())
+        }
+        // Workers end only by the stop: this one panicked. Whoever supervises starts the program anew.
+        Some(_) = workers.join_next() => Err("a source's worker failed, see above"),
+    };
     drop(stop);
-    if tokio::time::timeout(WORKERS_END, workers.join_all())
-        .await
-        .is_err()
-    {
+    let end = async { while workers.join_next().await.is_some() {} };
+    if tokio::time::timeout(WORKERS_END, end).await.is_err() {
         warn!("a source did not end in time");
     }
+    drop(workers);
     server.await?;
     store.close().await;
     info!("stopped");
-    Ok(())
+    Ok(outcome?)
 }
 
 async fn start_source(

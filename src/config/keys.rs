@@ -35,6 +35,8 @@ impl fmt::Display for Problem {
 
 /// The values of a file and the environment, and what was asked of them.
 pub(super) struct Keys {
+    /// How many tables each array of tables has.
+    tables: BTreeMap<String, usize>,
     values: BTreeMap<String, Value>,
     known: BTreeSet<String>,
     ignored: Vec<String>,
@@ -43,11 +45,12 @@ pub(super) struct Keys {
 
 impl Keys {
     pub(super) fn new(table: HashMap<String, Value>) -> Self {
-        let mut values = BTreeMap::new();
+        let (mut values, mut tables) = (BTreeMap::new(), BTreeMap::new());
         for (key, value) in table {
-            flatten(key, value, &mut values);
+            flatten(key, value, &mut values, &mut tables);
         }
         Self {
+            tables,
             values,
             known: BTreeSet::new(),
             ignored: Vec::new(),
@@ -99,20 +102,17 @@ impl Keys {
         })
     }
 
-    /// A text that must be there; empty if it is not.
+    /// A text that must be there and not be empty; empty if it is not.
     pub(super) fn required(&mut self, key: &str) -> String {
-        match self.text(key) {
-            Some(text) => text,
-            None => {
-                if !self.values.contains_key(key) {
-                    self.problem(Problem {
-                        key: key.to_owned(),
-                        text: ": is missing".to_owned(),
-                    });
-                }
-                String::new()
-            }
+        let text = self.text(key);
+        if !self.values.contains_key(key) {
+            self.problem(Problem {
+                key: key.to_owned(),
+                text: ": is missing".to_owned(),
+            });
         }
+        self.check(text.as_deref() != Some(""), key, "must not be empty");
+        text.unwrap_or_default()
     }
 
     /// True or false.
@@ -148,14 +148,7 @@ impl Keys {
             self.known.insert(key.to_owned());
             self.check(false, key, "must be an array of tables, in the file");
         }
-        let inside = |place: usize| format!("{key}[{place}]");
-        (0..)
-            .take_while(|place| {
-                self.values
-                    .keys()
-                    .any(|name| name.starts_with(&inside(*place)))
-            })
-            .count()
+        self.tables.get(key).copied().unwrap_or(0)
     }
 
     /// Whether the file or the environment sets `key`.
@@ -218,11 +211,16 @@ impl Keys {
 }
 
 /// Brings tables in tables to dotted keys; arrays of tables get their place in brackets.
-fn flatten(key: String, value: Value, out: &mut BTreeMap<String, Value>) {
+fn flatten(
+    key: String,
+    value: Value,
+    out: &mut BTreeMap<String, Value>,
+    tables: &mut BTreeMap<String, usize>,
+) {
     match value.kind {
         ValueKind::Table(table) => {
             for (name, value) in table {
-                flatten(format!("{key}.{name}"), value, out);
+                flatten(format!("{key}.{name}"), value, out, tables);
             }
         }
         ValueKind::Array(items)
@@ -230,8 +228,9 @@ fn flatten(key: String, value: Value, out: &mut BTreeMap<String, Value>) {
                 .iter()
                 .any(|item| matches!(item.kind, ValueKind::Table(_))) =>
         {
+            tables.insert(key.clone(), items.len());
             for (place, item) in items.into_iter().enumerate() {
-                flatten(format!("{key}[{place}]"), item, out);
+                flatten(format!("{key}[{place}]"), item, out, tables);
             }
         }
         _ => {

@@ -103,7 +103,7 @@ pub(super) fn render(totals: &Totals, settings: &Settings) -> (Block, Vec<(&'sta
     let mut window = Rows::default();
     for (source, _) in totals
         .sources()
-        .filter(|(_, totals)| totals.watermark.is_some())
+        .filter(|(_, totals)| !totals.entries.is_empty())
     {
         window.push(
             ranks.key([source]),
@@ -289,42 +289,47 @@ impl Rows {
     fn push(&mut self, key: RowKey, value: i64) {
         self.0.push((key, value));
     }
-
-    /// Sorts, and makes one row of those that share a label set.
-    fn fold(&mut self, fold: Fold) {
-        self.0.sort_unstable_by_key(|(key, _)| *key);
-        self.0.dedup_by(|(key, value), (kept, sum)| {
-            let same = key == kept;
-            if same {
-                *sum = match fold {
-                    Fold::Sum => *sum + *value,
-                    Fold::Max => (*sum).max(*value),
-                };
-            }
-            same
-        });
-    }
 }
 
+/// One entry's part of a series.
+struct Share {
+    key: RowKey,
+    value: i64,
+    last_bucket: Timestamp,
+}
+
+/// The series of a family. A series leaves the scrape as a whole, when all its entries have been idle for
+/// the retention: an entry alone would take its calls from a counter.
 fn entry_rows(totals: &Totals, settings: &Settings, ranks: &Ranks<'_>, spec: &Spec) -> Rows {
     let mut rows = Rows::default();
     for (name, source) in totals.sources() {
-        let idle_before = idle_before(source, settings);
-        let mut key = ranks.key([name]);
-        for entry in source
-            .entries
-            .values()
-            .filter(|entry| entry.last_bucket >= idle_before)
-        {
+        let mut shares = Vec::with_capacity(source.entries.len());
+        for entry in source.entries.values() {
             if let Some(value) = (spec.value)(settings, entry) {
+                let mut key = ranks.key([name]);
                 for (slot, label) in key.iter_mut().skip(1).zip(&spec.labels) {
                     *slot = ranks.of(entry, *label);
                 }
-                rows.push(key, value);
+                shares.push(Share {
+                    key,
+                    value,
+                    last_bucket: entry.last_bucket,
+                });
+            }
+        }
+        shares.sort_unstable_by_key(|share| share.key);
+        let idle_before = idle_before(source, settings);
+        for series in shares.chunk_by(|a, b| a.key == b.key) {
+            let values = series.iter().map(|share| share.value);
+            let value = match spec.fold {
+                Fold::Sum => values.sum(),
+                Fold::Max => values.max().unwrap_or_default(),
+            };
+            if let Some(share) = series.iter().find(|share| share.last_bucket >= idle_before) {
+                rows.push(share.key, value);
             }
         }
     }
-    rows.fold(spec.fold);
     rows
 }
 
@@ -367,7 +372,7 @@ fn run_rows(totals: &Totals, settings: &Settings, ranks: &Ranks<'_>, spec: &RunS
             }
         }
     }
-    rows.fold(Fold::Max);
+    rows.0.sort_unstable_by_key(|(key, _)| *key);
     rows
 }
 

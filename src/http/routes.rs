@@ -82,10 +82,11 @@ impl App {
             return (path, with(refused, ALLOW, "GET, HEAD"));
         }
         let response = match path {
-            "/metrics" => self.scrape(request),
+            // A scrape without the stored series would resolve alerts that still hold.
+            "/metrics" if self.ready.load(Ordering::Acquire) => self.scrape(request),
             "/-/healthy" => text(StatusCode::OK, "healthy\n"),
             "/-/ready" if self.ready.load(Ordering::Acquire) => text(StatusCode::OK, "ready\n"),
-            "/-/ready" => text(
+            "/-/ready" | "/metrics" => text(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "not ready: the store is being loaded\n",
             ),

@@ -94,7 +94,7 @@ impl Source for TrailFiles {
         now: Timestamp,
     ) -> Result<Option<Batch>, SourceError> {
         // A batch that was handed out and is not in the progress was not committed: scan anew.
-        let committed = progress.scan.map(|scan| scan.batch);
+        let committed = progress.scan.as_ref().map(|scan| scan.batch);
         self.round
             .take_if(|round| round.handed_out.is_some() && round.handed_out != committed);
         if let Some(Round { trouble, .. }) = self.round.take_if(|round| round.last) {
@@ -177,15 +177,22 @@ impl TrailFiles {
         })
     }
 
+    /// Before which delivery files are left out for good. In another folder the same files have other
+    /// names, so nothing that was counted before is counted there.
     fn floor(&self, progress: &FilesProgress, now: Timestamp) -> Timestamp {
         let oldest = now.minus(self.settings.retention);
-        match progress.scan {
+        match &progress.scan {
+            Some(scan) if scan.location != self.location() => scan.watermark.max(scan.floor),
             Some(scan) => scan.floor.max(oldest.floor(FLOOR_GRAIN)),
             None => now
                 .minus(self.settings.lookback)
                 .max(oldest)
                 .floor(FLOOR_GRAIN),
         }
+    }
+
+    fn location(&self) -> String {
+        self.settings.location.to_string_lossy().into_owned()
     }
 
     fn assemble(
@@ -204,13 +211,14 @@ impl TrailFiles {
         for (file, answer) in files {
             part.take(file, answer);
         }
-        let before = progress.scan.map(|scan| scan.watermark);
+        let before = progress.scan.as_ref().map(|scan| scan.watermark);
         let waiting = round
             .due
             .front()
             .map(Found::delivered)
             .into_iter()
-            .chain(round.unsettled);
+            .chain(round.unsettled)
+            .chain(part.moved());
         let counted_to = waiting.fold(round.scanned, Timestamp::min);
         // With a place that could not be looked into, nobody knows what is there.
         let to = if round.trouble.is_some() {
@@ -219,17 +227,20 @@ impl TrailFiles {
             counted_to
         };
         let watermark = before.map_or(to, |before| before.max(to));
-        let from = before
-            .or(part.first_delivery())
-            .unwrap_or(watermark)
-            .min(watermark);
-        let number = progress.scan.map_or(0, |scan| scan.batch + 1);
+        // A floor above the watermark: what lies between was never counted, and never will be.
+        let from = match before {
+            Some(before) => before.max(round.floor),
+            None => part.first_delivery().unwrap_or(watermark),
+        };
+        let from = from.min(watermark);
+        let number = progress.scan.as_ref().map_or(0, |scan| scan.batch + 1);
         round.handed_out = Some(number);
         part.finish(
-            ScanState {
+            &ScanState {
                 floor: round.floor,
                 watermark,
                 batch: number,
+                location: self.location(),
             },
             Window {
                 from,

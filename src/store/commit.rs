@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rusqlite::{Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 
 use super::buckets::{self, Calls};
 use super::db::Db;
@@ -49,6 +49,8 @@ impl Db {
         if let (Some(old), Some(new), Some(watermark)) = (old_start, new_start, worker.watermark) {
             buckets::age(&transaction, id, old, new, watermark, &self.settings)?;
         }
+        // Nothing may fail after the commit: the worker would count the batch again.
+        let state_bytes = bytes(&transaction)?;
         transaction.commit()?;
 
         for (number, key) in new_keys {
@@ -59,16 +61,23 @@ impl Db {
             watermark: worker.watermark,
             keys: changes.into_values().collect(),
             runs,
+            window_moved: old_start != new_start,
         });
         let committed = Committed {
             watermark: worker.watermark,
             history_start: worker.history_start,
             newest_record: worker.newest_record,
-            state_bytes: self.bytes()?,
+            state_bytes,
         };
         self.workers.insert(id, worker);
         Ok(committed)
     }
+}
+
+/// The size of the database.
+fn bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
+    Ok(number("page_count")? * number("page_size")?)
 }
 
 /// Keys that are not in the dictionary until the commit, by number.

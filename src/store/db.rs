@@ -61,10 +61,7 @@ impl Db {
     ) -> Result<WorkerState, StoreError> {
         let (id, stored) = self.find_worker(name)?;
         let mut worker = stored;
-        if self.minimum_version_changed(id)? {
-            worker.history_start = worker.history_start.map(|_| now);
-            self.retell_runs(id, &worker, now)?;
-        }
+        self.follow_minimum_version(id, &mut worker, now)?;
         (self.changes)(self.totals_of(id, &worker)?);
         let progress = self.progress(id)?;
         let state = WorkerState {
@@ -122,34 +119,39 @@ impl Db {
         Ok((self.connection.last_insert_rowid(), worker))
     }
 
-    /// Whether the worker's runs were told for another `tls.minimum_version`; remembers this one.
-    fn minimum_version_changed(&self, id: i64) -> Result<bool, StoreError> {
+    /// Tells the worker's runs anew from its counts, as far back as they go, if they were told for
+    /// another `tls.minimum_version`; its history starts at the change.
+    fn follow_minimum_version(
+        &mut self,
+        id: i64,
+        worker: &mut Worker,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         let name = format!("minimum_version of worker {id}");
-        let label = self.settings.minimum_version.label();
+        let minimum = self.settings.minimum_version;
         let before = setting(&self.connection, &name)?;
-        put_setting(&self.connection, &name, label)?;
-        Ok(before.is_some_and(|before| before != label))
-    }
-
-    /// Tells the worker's runs anew from its counts, as far back as they go.
-    fn retell_runs(&mut self, id: i64, worker: &Worker, now: Timestamp) -> Result<(), StoreError> {
-        let mut sightings = Sightings::default();
-        let (from, to) = (
-            Timestamp::from_secs(i64::MIN),
-            Timestamp::from_secs(i64::MAX),
-        );
-        buckets::each(&self.connection, id, from, to, |bucket, key, _| {
-            let key = self.keys.key(key);
-            if let Some(key) =
-                key.filter(|key| key.tls_version.outdated(self.settings.minimum_version))
-            {
-                sightings.add(key, bucket);
-            }
-        })?;
+        if before.as_deref() == Some(minimum.label()) {
+            return Ok(());
+        }
         let transaction = self.connection.transaction()?;
-        transaction.execute("DELETE FROM runs WHERE worker = ?1", [id])?;
-        sightings.write(&transaction, id, self.settings.quiet_period, now)?;
-        worker.write(&transaction, id)?;
+        put_setting(&transaction, &name, minimum.label())?;
+        if before.is_some() {
+            let mut sightings = Sightings::default();
+            let (from, to) = (
+                Timestamp::from_secs(i64::MIN),
+                Timestamp::from_secs(i64::MAX),
+            );
+            buckets::each(&transaction, id, from, to, |bucket, key, _| {
+                let key = self.keys.key(key);
+                if let Some(key) = key.filter(|key| key.tls_version.outdated(minimum)) {
+                    sightings.add(key, bucket);
+                }
+            })?;
+            transaction.execute("DELETE FROM runs WHERE worker = ?1", [id])?;
+            sightings.write(&transaction, id, self.settings.quiet_period, now)?;
+            worker.history_start = worker.history_start.map(|_| now);
+            worker.write(&transaction, id)?;
+        }
         transaction.commit()?;
         Ok(())
     }
@@ -189,6 +191,7 @@ impl Db {
             watermark: worker.watermark,
             keys: changes.into_values().collect(),
             runs: runs::load(&self.connection, id)?,
+            window_moved: true,
         })
     }
 
@@ -204,22 +207,20 @@ impl Db {
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
-
-    pub(super) fn bytes(&self) -> Result<u64, StoreError> {
-        let number = |name| {
-            self.connection
-                .pragma_query_value(None, name, |row| row.get::<_, u64>(0))
-        };
-        Ok(number("page_count")? * number("page_size")?)
-    }
 }
 
 impl Worker {
     /// Takes in what a batch covers.
     pub(super) fn advance(&mut self, batch: &Batch) {
         if let Some(covered) = batch.covered {
+            // What lies between the watermark and a later start was not counted: history begins anew.
+            let gap = self
+                .watermark
+                .is_none_or(|watermark| covered.from > watermark);
+            if gap {
+                self.history_start = Some(covered.from);
+            }
             self.watermark = self.watermark.max(Some(covered.to));
-            self.history_start = self.history_start.or(Some(covered.from));
         }
         let newest = batch.counts.rows().map(|(_, _, tally)| tally.last).max();
         self.newest_record = self.newest_record.max(newest);
@@ -253,55 +254,66 @@ impl Worker {
     }
 }
 
+/// Opens a database file; one that is not ours, or not for this build, is left as it is.
 fn open_file(path: &Path) -> Result<Connection, StoreError> {
-    let foreign = |error: rusqlite::Error| match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::NotADatabase) => StoreError::Foreign(path.to_owned()),
-        Some(rusqlite::ErrorCode::DatabaseCorrupt) => StoreError::Damaged(error.to_string()),
-        _ => StoreError::Sql(error),
-    };
-    let connection = Connection::open(path).map_err(foreign)?;
-    connection
-        .pragma_update(None, "journal_mode", "WAL")
-        .map_err(foreign)?;
-    connection
-        .pragma_update(None, "synchronous", "FULL")
-        .map_err(foreign)?;
+    let foreign = || StoreError::Foreign(path.to_owned());
+    let connection = Connection::open(path)?;
+    let tables = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| {
+        row.get::<_, i64>(0)
+    });
+    let tables = tables.map_err(|error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => foreign(),
+        _ => error.into(),
+    })?;
     let application: i32 =
         connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if tables > 0 && application != schema::APPLICATION_ID {
-        return Err(StoreError::Foreign(path.to_owned()));
+        return Err(foreign());
     }
+    check_version(&connection)?;
+    let verdict: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
+    if verdict != "ok" {
+        return Err(StoreError::Damaged(verdict));
+    }
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
     prepared(connection)
 }
 
 fn prepared(mut connection: Connection) -> Result<Connection, StoreError> {
     connection.set_prepared_statement_cache_capacity(32);
-    let (found, known) = (
-        connection.pragma_query_value(None, "user_version", |row| row.get(0))?,
-        schema::current(),
-    );
-    if found > known {
-        return Err(StoreError::Newer { found, known });
-    }
-    schema::migrate(&mut connection, found)?;
+    let version = check_version(&connection)?;
+    schema::migrate(&mut connection, version)?;
     Ok(connection)
+}
+
+/// The schema's version, if this build knows it.
+fn check_version(connection: &Connection) -> Result<i32, StoreError> {
+    let found = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = schema::current();
+    if found > known {
+        Err(StoreError::Newer { found, known })
+    } else {
+        Ok(found)
+    }
 }
 
 /// Remembers the grid; a coarser one may follow, a finer one may not.
 fn keep_grid(connection: &Connection, bucket: Duration) -> Result<(), StoreError> {
+    let seconds = bucket.as_secs();
     if let Some(stored) = setting(connection, "bucket_seconds")? {
-        let stored = stored
-            .parse()
-            .map_err(|_| StoreError::Damaged(format!("the grid is {stored:?}")))?;
-        if bucket.as_secs() < stored {
+        let damaged = || StoreError::Damaged(format!("the grid is {stored:?}"));
+        let stored: u64 = stored.parse().map_err(|_| damaged())?;
+        if seconds < stored {
             return Err(StoreError::FinerGrid {
                 stored: Duration::from_secs(stored),
             });
         }
+        if seconds == stored {
+            return Ok(());
+        }
     }
-    put_setting(connection, "bucket_seconds", &bucket.as_secs().to_string())
+    put_setting(connection, "bucket_seconds", &seconds.to_string())
 }
 
 fn setting(connection: &Connection, name: &str) -> Result<Option<String>, StoreError> {

@@ -56,7 +56,7 @@ impl File {
 
     /// Adds one call, a minute before the delivery. `details` is its `tlsDetails`; null leaves them out.
     pub fn call(mut self, service: &str, event: &str, details: &Value) -> Self {
-        let at = |from: usize, to: usize| &self.delivered[from..to];
+        let at = |from, to| self.delivered.get(from..to).unwrap();
         let minute: u32 = at(11, 13).parse().unwrap();
         let (year, month, day, hour) = (at(0, 4), at(4, 6), at(6, 8), at(9, 11));
         let mut record = json!({
@@ -86,12 +86,8 @@ impl File {
     /// Writes it into CloudTrail's layout below `root`. What it has on the disk does not depend on the
     /// version of the compressor.
     pub fn deliver(self, root: &Path) {
-        let day = format!(
-            "{}/{}/{}",
-            &self.delivered[..4],
-            &self.delivered[4..6],
-            &self.delivered[6..8]
-        );
+        let at = |from, to| self.delivered.get(from..to).unwrap();
+        let day = format!("{}/{}/{}", at(0, 4), at(4, 6), at(6, 8));
         let folder = root
             .join(format!("AWSLogs/{}/CloudTrail", self.account))
             .join(self.region)
@@ -163,7 +159,7 @@ pub fn deliver_golden(root: &Path) {
 
 /// One file with calls of as many names, each so long that a scrape of some thousands fills every buffer of a
 /// connection.
-pub fn deliver_many(root: &Path, names: usize) {
+pub fn deliver_many(root: &Path, names: u32) {
     let legacy = tls("TLSv1.1", "ECDHE-RSA-AES128-SHA", "");
     let mut file = File::new(ACCOUNTS[0], "eu-west-1", "20250303T1005Z");
     for number in 0..names {

@@ -6,11 +6,12 @@
 )]
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::thread;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
@@ -24,6 +25,9 @@ pub const OPEN_METRICS: (&str, &str) = (
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
+/// Longer than any of them needs.
+const LIMIT: Duration = Duration::from_secs(120);
+
 /// Runs a program to its end with `input` on its stdin.
 pub fn run(command: &mut Command, input: &[u8]) -> Output {
     let mut child = command
@@ -36,9 +40,34 @@ pub fn run(command: &mut Command, input: &[u8]) -> Output {
     let input = input.to_vec();
     // A program that ends before it has read all says why on stderr.
     let writer = thread::spawn(move || stdin.write_all(&input).ok());
-    let output = child.wait_with_output().unwrap();
+    let stdout = all_of(child.stdout.take().unwrap());
+    let stderr = all_of(child.stderr.take().unwrap());
+    let started = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if started.elapsed() > LIMIT {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("{command:?} does not end");
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
     writer.join().unwrap();
-    output
+    Output {
+        status,
+        stdout: stdout.join().unwrap(),
+        stderr: stderr.join().unwrap(),
+    }
+}
+
+fn all_of(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut all = Vec::new();
+        pipe.read_to_end(&mut all).unwrap();
+        all
+    })
 }
 
 /// Runs a program that must succeed, and returns what it wrote.

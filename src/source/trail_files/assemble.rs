@@ -24,6 +24,7 @@ pub(super) struct Part<'p> {
     now: Timestamp,
     unreadable: u64,
     first_delivery: Option<Timestamp>,
+    moved: Option<Timestamp>,
     /// Numbers of keys in the batch, by address: the readers hand out the same keys for many files, and
     /// all files of a batch are read before the first is taken.
     numbers: HashMap<*const CallKey, u32>,
@@ -52,6 +53,7 @@ impl<'p> Part<'p> {
             now,
             unreadable,
             first_delivery: None,
+            moved: None,
             numbers: HashMap::new(),
             seen: HashSet::new(),
             runs: Vec::new(),
@@ -69,6 +71,11 @@ impl<'p> Part<'p> {
         self.first_delivery
     }
 
+    /// The earliest delivery among the files that changed while they were read: they wait for the next scan.
+    pub(super) fn moved(&self) -> Option<Timestamp> {
+        self.moved
+    }
+
     /// Takes in what was read of a file.
     pub(super) fn take(&mut self, file: Found, answer: Result<FileCounts, FileError>) {
         let future = file
@@ -81,7 +88,10 @@ impl<'p> Part<'p> {
         {
             Ok(()) => {}
             // The next scan finds it as it is then, or not at all.
-            Err(FileError::Moved) => {}
+            Err(FileError::Moved) => {
+                let delivered = file.delivered();
+                self.moved = Some(self.moved.map_or(delivered, |moved| moved.min(delivered)));
+            }
             Err(error) => self.reject(file, &error),
         }
     }
@@ -112,7 +122,8 @@ impl<'p> Part<'p> {
         if ids.is_some() {
             self.runs.push(counts.ids);
         }
-        self.put(file, delivered, Outcome::Counted { ids });
+        // Not cut to the clock: the floor must keep out the same file as it keeps from the walk.
+        self.put(file, told, Outcome::Counted { ids });
         Ok(())
     }
 
@@ -205,7 +216,7 @@ impl<'p> Part<'p> {
     }
 
     /// The batch that covers `covered` and leaves the folder at `scan`.
-    pub(super) fn finish(mut self, scan: ScanState, covered: Window) -> Batch {
+    pub(super) fn finish(mut self, scan: &ScanState, covered: Window) -> Batch {
         let new = self.runs.iter().map(Vec::len).sum();
         let (leaving, evicted) = self.progress.ids.leaving(new);
         self.batch.evicted = evicted as u64;

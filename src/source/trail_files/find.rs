@@ -79,6 +79,11 @@ impl Choice {
         !NO_CALLS.iter().any(kind) && (self.network_activity || !kind(&NETWORK_ACTIVITY))
     }
 
+    /// Whether `exclude` leaves out all that is in the folder.
+    fn excludes_folder(&self, name: &str) -> bool {
+        self.exclude.is_match(name) || self.exclude.is_match(format!("{name}/"))
+    }
+
     fn takes(&self, name: &str) -> bool {
         (name.ends_with(".json.gz") || name.ends_with(".json"))
             && (self.include.is_empty() || self.include.is_match(name))
@@ -101,6 +106,12 @@ pub(super) struct Walk {
     pub(super) trouble: Option<(PathBuf, io::Error)>,
 }
 
+impl Walk {
+    fn meet(&mut self, path: PathBuf, error: io::Error) {
+        self.trouble.get_or_insert((path, error));
+    }
+}
+
 /// Walks `root` and lists the files of `choice` that were delivered at `floor` or later, as far as
 /// their names tell. Folders of days before the floor are not entered.
 pub(super) fn walk(root: &Path, choice: &Choice, floor: Timestamp) -> Walk {
@@ -111,14 +122,14 @@ pub(super) fn walk(root: &Path, choice: &Choice, floor: Timestamp) -> Walk {
         Err(error) => walk.trouble = Some((root.to_owned(), error)),
     }
     let entries = WalkDir::new(root).follow_links(true).into_iter();
-    for entry in entries.filter_entry(|entry| worth_entering(entry, choice, floor)) {
+    for entry in entries.filter_entry(|entry| worth_entering(entry, root, choice, floor)) {
         match entry {
             Ok(entry) if entry.file_type().is_file() => match look(&entry, root, choice) {
                 Ok(Some(found)) if found.named.is_none_or(|time| time >= floor) => {
                     walk.found.push(found)
                 }
                 Ok(_) => {}
-                Err(error) => walk.trouble = Some((entry.into_path(), error)),
+                Err(error) => walk.meet(entry.into_path(), error),
             },
             Ok(_) => {}
             // A link to a folder above: its files are found there.
@@ -128,7 +139,7 @@ pub(super) fn walk(root: &Path, choice: &Choice, floor: Timestamp) -> Walk {
                 let error: io::Error = error.into();
                 // Below the root, what is gone was removed while the walk went on.
                 if error.kind() != io::ErrorKind::NotFound || path == root {
-                    walk.trouble = Some((path, error));
+                    walk.meet(path, error);
                 }
             }
         }
@@ -136,12 +147,13 @@ pub(super) fn walk(root: &Path, choice: &Choice, floor: Timestamp) -> Walk {
     walk
 }
 
-fn worth_entering(entry: &DirEntry, choice: &Choice, floor: Timestamp) -> bool {
+fn worth_entering(entry: &DirEntry, root: &Path, choice: &Choice, floor: Timestamp) -> bool {
     if entry.depth() == 0 {
         return true;
     }
     let name = entry.file_name().to_string_lossy();
-    choice.may_hold_calls(&name) && !(entry.file_type().is_dir() && before(entry.path(), floor))
+    let passed_over = || choice.excludes_folder(&below(entry, root)) || before(entry.path(), floor);
+    choice.may_hold_calls(&name) && !(entry.file_type().is_dir() && passed_over())
 }
 
 /// Whether a folder `…/YYYY/MM/DD` is of a day that ended more than a day before `floor`.
@@ -157,11 +169,16 @@ fn before(folder: &Path, floor: Timestamp) -> bool {
     start.is_some_and(|start| start.plus(Duration::from_secs(2 * 86_400)) < floor)
 }
 
-fn look(entry: &DirEntry, root: &Path, choice: &Choice) -> io::Result<Option<Found>> {
+/// The path below the root, with `/`.
+fn below(entry: &DirEntry, root: &Path) -> String {
     let below = entry.path().strip_prefix(root).unwrap_or(entry.path());
-    let name = below
+    below
         .to_string_lossy()
-        .replace(std::path::MAIN_SEPARATOR, "/");
+        .replace(std::path::MAIN_SEPARATOR, "/")
+}
+
+fn look(entry: &DirEntry, root: &Path, choice: &Choice) -> io::Result<Option<Found>> {
+    let name = below(entry, root);
     if !choice.takes(&name) {
         return Ok(None);
     }

@@ -24,7 +24,7 @@ pub struct FilesProgress {
 }
 
 /// How far the folder has been counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ScanState {
     /// Files delivered before this are never counted again. Only rises.
     pub(super) floor: Timestamp,
@@ -32,6 +32,8 @@ pub(super) struct ScanState {
     pub(super) watermark: Timestamp,
     /// The number of the last batch: tells whether a batch that was handed out was committed.
     pub(super) batch: u64,
+    /// The folder.
+    pub(super) location: String,
 }
 
 /// What became of one version of a file.
@@ -82,8 +84,8 @@ impl FileState {
 }
 
 /// Sets how far the folder has been counted.
-pub(super) fn put_scan(scan: ScanState) -> ProgressChange {
-    put_json(SCAN.to_owned(), &scan)
+pub(super) fn put_scan(scan: &ScanState) -> ProgressChange {
+    put_json(SCAN.to_owned(), scan)
 }
 
 /// Sets what became of a file.
@@ -167,6 +169,7 @@ mod tests {
             floor: Timestamp::from_secs(60),
             watermark: Timestamp::from_secs(120),
             batch: 3,
+            location: "/trail".to_owned(),
         };
         let file = FileState {
             version: Version {
@@ -183,7 +186,7 @@ mod tests {
         };
         let mut progress = FilesProgress::default();
         for change in [
-            put_scan(scan),
+            put_scan(&scan),
             put_file("a/b.json", &file),
             put_ids(4, &[1, 2]),
         ] {

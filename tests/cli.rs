@@ -1,0 +1,257 @@
+//! The command line: exit codes, what stands in the help, and the exact text of every problem that
+//! `check-config` tells. `tests/config` has a file for each rule.
+
+#[path = "support/programs.rs"]
+mod programs;
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::TcpListener;
+use std::process::Command;
+
+use programs::run;
+use support::{BINARY, config};
+
+/// What `check-config` tells of each `tests/config/*.bad.toml`, to the letter.
+const PROBLEMS: &str = include_str!("config/problems.txt");
+
+/// Exit code, stdout and stderr of the program in the project's folder, without any settings of the user's.
+fn ran(arguments: &[&str], environment: &[(&str, &str)]) -> (i32, String, String) {
+    let mut command = Command::new(BINARY);
+    command.args(arguments).env_clear();
+    command.envs(environment.iter().copied());
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = run(&mut command, b"");
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let code = output.status.code().expect("no signal");
+    (code, text(output.stdout), text(output.stderr))
+}
+
+fn check(file: &str, environment: &[(&str, &str)]) -> (i32, String, String) {
+    ran(
+        &["check-config", &format!("--config.file={file}")],
+        environment,
+    )
+}
+
+#[test]
+fn every_rule_is_told_with_key_value_and_rule() {
+    let mut wrong = Vec::new();
+    for block in PROBLEMS.split("== ").skip(1) {
+        let (name, told) = block.split_once('\n').unwrap();
+        let found = check(&format!("tests/config/{name}.bad.toml"), &[]);
+        if found != (2, String::new(), told.to_owned()) {
+            wrong.push(format!("{name} should be\n{told}and is {found:#?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_file_of_the_folder_is_tried() {
+    let folder = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config")).unwrap();
+    let mut bad = BTreeSet::new();
+    for entry in folder {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if let Some(name) = name.strip_suffix(".bad.toml") {
+            bad.insert(name.to_owned());
+        } else if name != "problems.txt" {
+            assert!(name.ends_with(".ok.toml"), "{name}");
+            let (code, out, error) = check(&format!("tests/config/{name}"), &[]);
+            assert_eq!((code, error.as_str()), (0, ""), "{name}");
+            let told = format!("tests/config/{name} is valid: ");
+            assert!(out.starts_with(&told), "{out}");
+        }
+    }
+    let told = PROBLEMS
+        .lines()
+        .filter_map(|line| line.strip_prefix("== "))
+        .map(str::to_owned);
+    assert_eq!(bad, told.collect());
+}
+
+#[test]
+fn a_valid_file_is_told_with_its_sources() {
+    let found = check("tests/config/two_sources.ok.toml", &[]);
+    let told = "tests/config/two_sources.ok.toml is valid: 2 source(s)\n  trail (trail_files), every 10s\n  \
+                Other-trail_2.b (trail_files), every 1m 30s\n";
+    assert_eq!(found, (0, told.to_owned(), String::new()));
+    let found = check("config.example.toml", &[]);
+    let told = "config.example.toml is valid: 1 source(s)\n  trail (trail_files), every 10s\n";
+    assert_eq!(found, (0, told.to_owned(), String::new()));
+}
+
+#[test]
+fn the_environment_is_checked_with_the_file() {
+    let file = "tests/config/least.ok.toml";
+    assert_eq!(
+        check(file, &[("CLOUDTRAIL_TLS__WINDOW__LENGTH", "12h")]).0,
+        0
+    );
+    let found = check(
+        file,
+        &[
+            ("CLOUDTRAIL_TLS__WINDOW__LENGHT", "12h"),
+            ("CLOUDTRAIL_TLS__STATE__RETENTION", "1h"),
+        ],
+    );
+    let told = "error: the configuration has 3 problems\n  \
+                state.retention = \"1h\" (from the environment): must not be shorter than `regression.quiet_period`\n  \
+                state.retention = \"1h\" (from the environment): must not be shorter than `window.length`\n  \
+                window.lenght (from the environment): no such key; did you mean `window.length`?\n";
+    assert_eq!(found, (2, String::new(), told.to_owned()));
+}
+
+#[test]
+fn wrong_usage_is_told_on_stderr_with_exit_code_2() {
+    for (arguments, told) in [
+        (
+            &[][..],
+            "error: --config.file is missing; `demo` needs none, config.example.toml shows every key\n",
+        ),
+        (&["serve"], "error: --config.file is missing"),
+        (
+            &["--config.file=/nonexistent.toml"],
+            "error: the configuration has 1 problem\n  cannot read /nonexistent.toml: No such file or directory (os error 2)\n",
+        ),
+        (
+            &["check-config", "--config.file=/nonexistent.toml"],
+            "error: the configuration has 1 problem\n  cannot read /nonexistent.toml: ",
+        ),
+        (
+            &["check-config", "--config.file=src"],
+            "error: the configuration has 1 problem\n  cannot read src: Is a directory (os error 21)\n",
+        ),
+        (&["check-config"], "--config.file <FILE>"),
+        (
+            &["--web.listen-adress=:1"],
+            "tip: a similar argument exists: '--web.listen-address'",
+        ),
+        (
+            &["chek-config"],
+            "tip: a similar subcommand exists: 'check-config'",
+        ),
+        (
+            &["--log.level=loud"],
+            "must be `debug`, `info`, `warn` or `error`",
+        ),
+        (&["--log.format=xml"], "must be `logfmt` or `json`"),
+        (&["--web.max-requests=0"], "must be a whole number from 1"),
+        (
+            &["demo", "--demo.legacy-after=soon"],
+            "invalid value 'soon' for '--demo.legacy-after <DURATION>'",
+        ),
+    ] {
+        let (code, out, error) = ran(arguments, &[]);
+        assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}: {error}");
+        assert!(
+            error.starts_with("error: ") && error.contains(told),
+            "{arguments:?}: {error}"
+        );
+    }
+}
+
+#[test]
+fn what_fails_at_the_start_is_told_with_exit_code_1() {
+    let home = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let file = config(home.path(), home.path(), "");
+    let (code, out, error) = ran(
+        &[
+            "--config.file",
+            file.to_str().unwrap(),
+            "--log.level=error",
+            &format!("--web.listen-address={address}"),
+        ],
+        &[],
+    );
+    let told = format!("error: cannot listen on {address}: Address already in use (os error 98)\n");
+    assert_eq!((code, out, error), (1, String::new(), told));
+
+    // A file where the folder of the store should be.
+    let (code, _, error) = ran(
+        &[
+            "--config.file=tests/config/least.ok.toml",
+            "--log.level=error",
+            "--web.listen-address=127.0.0.1:0",
+        ],
+        &[("CLOUDTRAIL_TLS__STATE__PATH", "Cargo.toml/state.db")],
+    );
+    assert_eq!(
+        (code, error.as_str()),
+        (
+            1,
+            "error: cannot use the store Cargo.toml/state.db: File exists (os error 17)\n"
+        )
+    );
+}
+
+#[test]
+fn version_and_help_are_told_on_stdout() {
+    let (code, out, error) = ran(&["--version"], &[]);
+    assert_eq!((code, error.as_str()), (0, ""));
+    let lines: Vec<&str> = out.lines().collect();
+    let [first, rustc, platform] = lines[..] else {
+        panic!("{out}")
+    };
+    let version = concat!(
+        "cloudtrail-tls-exporter, version ",
+        env!("CARGO_PKG_VERSION"),
+        " (revision: "
+    );
+    assert!(
+        first.starts_with(version) && first.ends_with(')'),
+        "{first}"
+    );
+    assert!(rustc.starts_with("  rustc:    1."), "{rustc}");
+    assert!(platform.starts_with("  platform: linux/"), "{platform}");
+
+    let serve = [
+        "--config.file",
+        "--web.listen-address",
+        "--web.max-requests",
+        "--log.level",
+        "--log.format",
+    ];
+    let demo = [
+        "--demo.legacy-after",
+        serve[1],
+        serve[2],
+        serve[3],
+        serve[4],
+    ];
+    for (arguments, flags) in [
+        (
+            &["--help"][..],
+            &[
+                &serve[..],
+                &["--version", "serve ", "check-config ", "demo "],
+            ]
+            .concat()[..],
+        ),
+        (&["serve", "--help"], &serve),
+        (&["check-config", "--help"], &serve[..1]),
+        (&["demo", "--help"], &demo),
+    ] {
+        let (code, help, error) = ran(arguments, &[]);
+        assert_eq!((code, error.as_str()), (0, ""), "{arguments:?}");
+        for flag in flags {
+            assert!(
+                help.contains(&format!("  {flag}")),
+                "{arguments:?} does not name {flag}: {help}"
+            );
+        }
+        let named = help
+            .split_whitespace()
+            .filter(|word| word.starts_with("--"));
+        let unknown: Vec<&str> = named
+            .filter(|word| *word != "--help" && !flags.contains(word))
+            .collect();
+        assert!(
+            unknown.is_empty(),
+            "{arguments:?}: no test knows {unknown:?}"
+        );
+    }
+}
