@@ -363,3 +363,34 @@ fn a_store_that_must_not_be_used_is_refused_with_the_reason() {
         StoreError::Unwritable { .. }
     ));
 }
+
+#[test]
+fn a_gap_begins_history_anew() {
+    runtime().block_on(async {
+        let rig = open(settings(None)).await.unwrap();
+        let commit = async |from: i64, to: i64| {
+            let covered = Some(Window {
+                from: at(from),
+                to: at(to),
+            });
+            let batch = Batch {
+                covered,
+                ..Batch::default()
+            };
+            let committed = rig
+                .store
+                .commit(rig.worker.id, Arc::new(batch), at(to))
+                .await
+                .unwrap();
+            (committed.history_start, committed.watermark)
+        };
+        assert_eq!(commit(0, 600).await, (Some(at(0)), Some(at(600))));
+        assert_eq!(commit(600, 900).await, (Some(at(0)), Some(at(900))));
+        assert_eq!(
+            commit(300, 700).await,
+            (Some(at(0)), Some(at(900))),
+            "late news"
+        );
+        assert_eq!(commit(1200, 1500).await, (Some(at(1200)), Some(at(1500))));
+    });
+}

@@ -457,3 +457,73 @@ fn a_large_file_is_refused_before_it_is_unpacked() {
         .collect();
     assert_eq!(reasons, [Reason::TooLarge]);
 }
+
+#[test]
+fn in_another_folder_nothing_counts_again() {
+    for deduplicate in [true, false] {
+        let mut rig = Rig::new(deduplicate);
+        made::deliver(&rig.path(HOUR, "A"), &rig.records(3));
+        rig.settle();
+        rig.settings.location = rig.folder.path().join("AWSLogs");
+        rig.now = rig.now.plus(10 * MINUTE);
+        rig.restart();
+        made::deliver(&rig.path(MINUTE, "B"), &rig.records(2));
+        rig.settle();
+        assert_eq!(rig.calls(), 5, "deduplicate = {deduplicate}");
+    }
+}
+
+#[test]
+fn a_file_delivered_ahead_of_the_clock_is_not_counted_again_at_the_floor() {
+    let mut rig = Rig::new(false);
+    // The clock is seconds behind the minute that CloudTrail wrote into the name.
+    let delivered = rig.now;
+    rig.now = rig.now.minus(Duration::from_secs(10));
+    made::deliver(
+        &made::path(rig.folder.path(), delivered, "A"),
+        &rig.records(3),
+    );
+    rig.settle();
+    assert_eq!(rig.calls(), 3);
+    for hours in 0..3 {
+        rig.now = delivered.plus(35 * DAY + HOUR * hours);
+        rig.restart();
+        rig.settle();
+    }
+    assert_eq!(rig.calls(), 3);
+}
+
+#[test]
+fn time_that_was_never_counted_is_a_gap() {
+    let mut rig = Rig::new(true);
+    made::deliver(&rig.path(MINUTE, "A"), &rig.records(1));
+    rig.settle();
+    let watermark = rig.now;
+    rig.now = rig.now.plus(40 * DAY);
+    rig.restart();
+    rig.settle();
+    let covered = rig.batches[rig.batches.len() - 2].covered.unwrap();
+    assert_eq!(covered.from, rig.now.minus(35 * DAY));
+    assert!(covered.from > watermark);
+}
+
+#[test]
+fn an_excluded_folder_is_not_entered() {
+    let mut rig = Rig::new(true);
+    rig.settings.choice =
+        Choice::new(&[], &["lost+found/**".to_owned(), "broken".to_owned()]).unwrap();
+    for folder in ["lost+found", "broken"] {
+        let folder = rig.folder.path().join(folder);
+        fs::create_dir(&folder).unwrap();
+        // What cannot be looked into: a link to itself is an error wherever it is met.
+        std::os::unix::fs::symlink("loop.json", folder.join("loop.json")).unwrap();
+    }
+    rig.restart();
+    rig.settle();
+    fs::rename(
+        rig.folder.path().join("broken"),
+        rig.folder.path().join("entered"),
+    )
+    .unwrap();
+    assert_eq!(rig.tick().unwrap_err().reason, Reason::Unreadable);
+}
