@@ -1,0 +1,128 @@
+//! The `[[sources]]` tables.
+
+use std::time::Duration;
+
+use super::keys::{Keys, Problem};
+use crate::source::trail_files::{self, Choice};
+
+/// One `[[sources]]` table.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The `source` label.
+    pub name: String,
+    /// How often it is asked.
+    pub interval: Duration,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// The settings of a source by its `type`.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// CloudTrail's own log files.
+    TrailFiles(trail_files::Settings),
+}
+
+impl Kind {
+    /// The `type` in the file.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::TrailFiles(_) => "trail_files",
+        }
+    }
+}
+
+/// What the sources need to know of the rest.
+pub(super) struct Shared {
+    pub(super) bucket: Duration,
+    pub(super) retention: Duration,
+}
+
+/// Reads every table; what is wrong with one does not hide what is wrong with another.
+pub(super) fn sources(keys: &mut Keys, shared: &Shared) -> Vec<Source> {
+    let number = keys.tables("sources");
+    if number == 0 {
+        keys.problem(Problem::bare(
+            "no [[sources]]: at least one must be configured, in the file",
+        ));
+    }
+    let mut sources: Vec<Source> = Vec::new();
+    for place in 0..number {
+        let key = |name: &str| format!("sources[{place}].{name}");
+        let name = keys.required(&key("name"));
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let ok = name.is_empty() || name.len() <= 64 && name.chars().all(plain);
+        keys.check(
+            ok,
+            &key("name"),
+            "must be at most 64 letters, digits, `-`, `_` or `.`",
+        );
+        let unique = name.is_empty() || sources.iter().all(|source| source.name != name);
+        keys.check(
+            unique,
+            &key("name"),
+            "must be unique: it tells one source's series from another's",
+        );
+        let kind = keys.required(&key("type"));
+        match kind.as_str() {
+            "trail_files" => {
+                let interval = keys.duration(&key("interval"), "10s");
+                keys.check(
+                    interval >= Duration::from_secs(1),
+                    &key("interval"),
+                    "must be at least 1s",
+                );
+                let settings = trail_files(keys, place, shared);
+                sources.push(Source {
+                    name,
+                    interval,
+                    kind: Kind::TrailFiles(settings),
+                });
+            }
+            // A missing `type` has been told already.
+            "" => keys.ignore(&format!("sources[{place}]")),
+            _ => {
+                keys.check(false, &key("type"), "must be `trail_files`");
+                keys.ignore(&format!("sources[{place}]"));
+            }
+        }
+    }
+    sources
+}
+
+fn trail_files(keys: &mut Keys, place: usize, shared: &Shared) -> trail_files::Settings {
+    let key = |name: &str| format!("sources[{place}].{name}");
+    let location = keys.required(&key("location"));
+    keys.check(
+        !location.starts_with("s3://"),
+        &key("location"),
+        "must be a folder: this build does not read buckets",
+    );
+    let lookback = keys.duration(&key("lookback"), "24h");
+    let fits = lookback <= shared.retention || !keys.is_set(&key("lookback"));
+    keys.check(
+        fits,
+        &key("lookback"),
+        "must not be longer than `state.retention`",
+    );
+    let include = keys.texts(&key("include"), &[]);
+    let exclude = keys.texts(&key("exclude"), &[]);
+    let choice = Choice::new(&include, &exclude);
+    for (name, globs) in [("include", &include), ("exclude", &exclude)] {
+        if let Err(error) = Choice::new(globs, &[]) {
+            keys.check(
+                false,
+                &key(name),
+                &format!("must be glob patterns: {error}"),
+            );
+        }
+    }
+    trail_files::Settings {
+        location: location.into(),
+        choice: choice.unwrap_or_default(),
+        deduplicate: keys.flag(&key("deduplicate"), true),
+        lookback,
+        retention: shared.retention,
+        bucket: shared.bucket,
+    }
+}

@@ -1,0 +1,163 @@
+//! Counts the records of one file by their keys, and reads their ids.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::super::find::Found;
+use super::super::recent_ids::EventId;
+use crate::call::{CallKey, Name, Tally};
+use crate::record::{self, Record, RecordError};
+use crate::time::Timestamp;
+
+/// What one file holds, record by record: whether each counts is decided when its id is looked up.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(in super::super) struct FileCounts {
+    /// The keys in the file; `calls` is zero until records are counted.
+    pub(in super::super) keys: Vec<(Arc<CallKey>, Tally)>,
+    /// The event id of each record …
+    pub(in super::super) ids: Vec<EventId>,
+    /// … and which of `keys` it counts for.
+    pub(in super::super) key_of: Vec<u32>,
+    /// The newest `eventTime`.
+    pub(in super::super) newest: Option<Timestamp>,
+    /// Bytes read from the disk.
+    pub(in super::super) bytes: u64,
+}
+
+/// Keys by their text.
+#[derive(Default)]
+pub(super) struct MetKeys {
+    met: HashMap<Vec<u8>, Met>,
+    /// The number of the file that is being read, from 1.
+    file: u32,
+    buffer: Vec<u8>,
+}
+
+/// A key, and where it was met last.
+struct Met {
+    key: Arc<CallKey>,
+    file: u32,
+    place: u32,
+}
+
+/// The key of a record as one text, by which keys met before are found: a look at one place in memory
+/// instead of one for each part. 0xff is in no UTF-8 text, so parts cannot run into each other.
+fn write_key(key: &mut Vec<u8>, record: &Record<'_>) {
+    key.clear();
+    let parts = [
+        &record.event_name,
+        &record.event_source,
+        record.tls_version.label(),
+        &record.cipher_suite,
+        record.key_exchange.code(),
+        &record.account_id,
+        &record.aws_region,
+    ];
+    for part in parts {
+        key.extend_from_slice(part.as_bytes());
+        key.push(0xff);
+    }
+}
+
+fn call(record: &Record<'_>) -> CallKey {
+    CallKey {
+        aws_service: Name::new(CallKey::service_of(&record.event_source)),
+        event_name: Name::new(&record.event_name),
+        tls_version: record.tls_version,
+        cipher_suite: Name::new(&record.cipher_suite),
+        key_exchange: record.key_exchange,
+        account_id: Name::new(&record.account_id),
+        aws_region: Name::new(&record.aws_region),
+    }
+}
+
+/// Counts the records of one file; `keys` is what this thread has met before.
+pub(super) fn count(
+    text: &str,
+    latest: Timestamp,
+    file: &Found,
+    keys: &mut MetKeys,
+) -> Result<FileCounts, RecordError> {
+    // Records take a kilobyte and more, so the lists grow little after this.
+    let records = text.len() / 1024;
+    let mut counts = FileCounts {
+        bytes: file.version.size,
+        ids: Vec::with_capacity(records),
+        key_of: Vec::with_capacity(records),
+        ..FileCounts::default()
+    };
+    keys.file += 1;
+    let MetKeys {
+        met,
+        file: number,
+        buffer,
+    } = keys;
+    record::read(text, latest, |record| {
+        write_key(buffer, &record);
+        let next = u32::try_from(counts.keys.len()).unwrap_or(u32::MAX);
+        let known = met.entry_ref(buffer.as_slice()).or_insert_with(|| Met {
+            key: Arc::new(call(&record)),
+            file: 0,
+            place: 0,
+        });
+        if known.file != *number {
+            (known.file, known.place) = (*number, next);
+            counts.keys.push((Arc::clone(&known.key), Tally::default()));
+        }
+        if let Some((_, tally)) = counts.keys.get_mut(known.place as usize) {
+            tally.last = tally.last.max(record.event_time);
+        }
+        counts.newest = counts.newest.max(Some(record.event_time));
+        counts.ids.push(event_id(&record, file, counts.ids.len()));
+        counts.key_of.push(known.place);
+    })?;
+    Ok(counts)
+}
+
+/// A record's id. Without an `eventID` it is the record's place in its file, so that the file may be
+/// read again.
+fn event_id(record: &Record<'_>, file: &Found, place: usize) -> EventId {
+    if record.event_id.is_empty() {
+        return xxh3_128(format!("{}\n{place}", file.name).as_bytes());
+    }
+    Uuid::try_parse(&record.event_id)
+        .map_or_else(|_| xxh3_128(record.event_id.as_bytes()), |id| id.as_u128())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_differ_in_any_part_have_different_texts() {
+        let record = |name: &str, source: &str| {
+            format!(
+                r#"{{"eventTime":"2026-06-01T10:00:00Z","eventSource":"{source}","eventName":"{name}"}}"#
+            )
+        };
+        let text = [
+            record("ab", "c"),
+            record("a", "bc"),
+            record("ab", "cd"),
+            record("ab", "c"),
+        ]
+        .concat();
+        let mut keys = Vec::new();
+        let mut key = Vec::new();
+        record::read(&text, Timestamp::from_secs(i64::MAX), |record| {
+            write_key(&mut key, &record);
+            keys.push((key.clone(), call(&record)));
+        })
+        .unwrap();
+        for (text, call) in &keys {
+            assert!(
+                keys.iter()
+                    .all(|(other, of)| (other == text) == (of == call))
+            );
+        }
+        assert_eq!(keys[0], keys[3]);
+    }
+}
