@@ -3,7 +3,7 @@
 //! Buckets are by delivery: the time in a file's name, else the newest `eventTime` in it. A file is
 //! read once it looked the same in two scans, whole or not at all; what cannot be read is tried
 //! again ever more rarely and stops nothing else. A record counts once within the horizon of
-//! [`recent event ids`](self::recent_ids), over all files and restarts.
+//! recent event ids, over all files and restarts.
 
 mod assemble;
 mod find;
