@@ -318,10 +318,15 @@ impl Metrics {
         self.backlog.with_label_values(&labels(worker)).set(0);
     }
 
-    /// An attempt failed.
-    pub fn attempt_failed(&self, worker: &WorkerName, reason: Reason) {
+    /// An attempt failed: what was due since the worker's watermark is still due.
+    pub fn attempt_failed(&self, worker: &WorkerName, reason: Reason, backlog: Option<Duration>) {
         self.source_up.with_label_values(&labels(worker)).set(0);
         self.failure_counter(worker, reason).inc();
+        if let Some(backlog) = backlog {
+            self.backlog
+                .with_label_values(&labels(worker))
+                .set(seconds(backlog));
+        }
     }
 
     /// The data block was rendered, with so many series in each family.

@@ -29,6 +29,7 @@ pub struct Worker<S: Source> {
     id: i64,
     source: S,
     progress: S::Progress,
+    watermark: Option<Timestamp>,
     store: Store,
     reports: Reports,
     now: fn() -> Timestamp,
@@ -80,6 +81,7 @@ impl<S: Source> Worker<S> {
             id: state.id,
             source,
             progress,
+            watermark: state.watermark,
             store,
             reports,
             now,
@@ -122,9 +124,12 @@ impl<S: Source> Worker<S> {
                 });
             }
             Err(error) => {
+                let backlog = self
+                    .watermark
+                    .map(|watermark| (self.now)().since(watermark));
                 self.reports
                     .metrics
-                    .attempt_failed(&self.name, error.reason());
+                    .attempt_failed(&self.name, error.reason(), backlog);
                 self.reports.status.update(&self.name, |status| {
                     status.up = Some(false);
                     status.error = Some(chain(error));
@@ -163,6 +168,7 @@ impl<S: Source> Worker<S> {
                 now,
                 started.elapsed(),
             );
+            self.watermark = committed.watermark;
             self.reports.status.update(&self.name, |status| {
                 status.watermark = committed.watermark;
                 status.unreadable_files = batch.unreadable_files.unwrap_or(status.unreadable_files);

@@ -152,8 +152,29 @@ fn worth_entering(entry: &DirEntry, root: &Path, choice: &Choice, floor: Timesta
         return true;
     }
     let name = entry.file_name().to_string_lossy();
-    let passed_over = || choice.excludes_folder(&below(entry, root)) || before(entry.path(), floor);
+    let passed_over = || {
+        let path = entry.path();
+        choice.excludes_folder(&below(entry, root)) || another_service(path) || before(path, floor)
+    };
     choice.may_hold_calls(&name) && !(entry.file_type().is_dir() && passed_over())
+}
+
+/// Whether a folder `…/AWSLogs/[o-id/]<account>/<service>` is not CloudTrail's: others log into the same
+/// bucket (AWS Config, load balancers).
+fn another_service(folder: &Path) -> bool {
+    let parts: Vec<&str> = folder
+        .iter()
+        .map(|part| part.to_str().unwrap_or_default())
+        .collect();
+    let account = |part: &str| part.len() == 12 && part.bytes().all(|digit| digit.is_ascii_digit());
+    match parts.as_slice() {
+        [.., "AWSLogs", number, service] | [.., "AWSLogs", _, number, service]
+            if account(number) =>
+        {
+            !service.starts_with("CloudTrail")
+        }
+        _ => false,
+    }
 }
 
 /// Whether a folder `…/YYYY/MM/DD` is of a day that ended more than a day before `floor`.
@@ -285,6 +306,20 @@ mod tests {
             "2026-06-01T00:00:00Z",
         );
         assert_eq!(named, [folders[3].as_str()]);
+    }
+
+    #[test]
+    fn folders_of_other_services_are_not_entered() {
+        let files = [
+            "AWSLogs/111122223333/Config/eu-west-1/2026/6/1/ConfigSnapshot/a.json.gz",
+            "AWSLogs/o-abc/111122223333/elasticloadbalancing/a.json.gz",
+            "AWSLogs/o-abc/111122223333/CloudTrail/a.json.gz",
+            "AWSLogs/copies/here/a.json.gz",
+        ];
+        assert_eq!(
+            found(&files, &[], &[], "2026-06-01T00:00:00Z"),
+            [files[3], files[2]]
+        );
     }
 
     #[test]
