@@ -73,7 +73,14 @@ fn the_legacy_caller_turns_up_and_control_c_leaves_nothing_behind() {
         std::net::TcpStream::connect(address).ok()
     });
     assert!(started.elapsed() < Duration::from_secs(20));
-    let scrape = || Scrape::parse(&request(address, "GET", "/metrics", &[]).text());
+    // 503 until the stored totals are rendered.
+    let scrape = || {
+        let answer = wait_for("a scrape", || {
+            let answer = request(address, "GET", "/metrics", &[]);
+            (answer.status == 200).then_some(answer)
+        });
+        Scrape::parse(&answer.text())
+    };
     let legacy = [
         ("source", "demo"),
         ("aws_service", "s3"),
@@ -177,7 +184,16 @@ fn the_address_that_it_tells_can_be_asked_as_it_stands() {
         .find_map(|line| line.strip_prefix("Metrics:"))
         .unwrap()
         .trim();
-    let curl = ["-fsS", "--retry", "20", "--retry-connrefused", url];
+    // Refused until it listens, 503 until the stored totals are rendered: curl tries again in both cases.
+    let curl = [
+        "-fsS",
+        "--retry",
+        "20",
+        "--retry-delay",
+        "1",
+        "--retry-connrefused",
+        url,
+    ];
     let scrape = programs::run_well(Command::new("curl").args(curl), b"");
     assert!(scrape.contains("cloudtrail_tls_exporter_build_info"));
     programs::run_well(
