@@ -39,18 +39,9 @@ pub struct Block {
     families: Vec<Family>,
 }
 
-/// The body of one answer, as slices that are sent one after the other.
-#[derive(Debug)]
-pub struct Body {
-    /// The slices.
-    pub slices: Vec<Bytes>,
-    /// Whether they are gzip.
-    pub gzip: bool,
-}
-
 impl Block {
-    /// A scrape's body: this block, then `live` rendered now.
-    pub fn body(&self, live: &[MetricFamily], format: Format, gzip: bool) -> Body {
+    /// A scrape's body: this block, then `live` rendered now, as slices to be sent one after the other.
+    pub fn body(&self, live: &[MetricFamily], format: Format, gzip: bool) -> Vec<Bytes> {
         let live = live::render(live, format);
         let pieces = self.families.iter().flat_map(|family| {
             let head = match format {
@@ -59,15 +50,14 @@ impl Block {
             };
             [head, &family.samples]
         });
-        let slices = if gzip {
+        if gzip {
             gzip::joined(pieces, &live)
         } else {
             pieces
                 .map(|piece| piece.plain.clone())
                 .chain([Bytes::from(live)])
                 .collect()
-        };
-        Body { slices, gzip }
+        }
     }
 }
 

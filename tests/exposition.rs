@@ -55,11 +55,7 @@ fn commit(publisher: &Publisher, keys: Vec<KeyChange>, day: i64) {
 
 /// The samples of a metric, without its name.
 fn samples(publisher: &Publisher, name: &str) -> Vec<String> {
-    let body = publisher
-        .newest()
-        .body(&[], Format::Text, false)
-        .slices
-        .concat();
+    let body = publisher.newest().body(&[], Format::Text, false).concat();
     let text = String::from_utf8(body).unwrap();
     text.lines()
         .filter_map(|line| line.strip_prefix(name))

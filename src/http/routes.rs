@@ -17,8 +17,8 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::exposition::Publisher;
 use crate::exposition::negotiate::{Format, gzip_accepted};
-use crate::exposition::{self, Publisher};
 use crate::metrics::{self, Metrics};
 use crate::status::Status;
 use crate::time::Timestamp;
@@ -105,10 +105,10 @@ impl App {
         };
         let format = Format::accepted(&header(request, ACCEPT));
         let gzip = gzip_accepted(&header(request, ACCEPT_ENCODING));
-        let exposition::Body { slices, gzip } =
-            self.publisher
-                .newest()
-                .body(&self.metrics.gather(), format, gzip);
+        let slices = self
+            .publisher
+            .newest()
+            .body(&self.metrics.gather(), format, gzip);
         let mut response = Response::new(Slices {
             slices: slices.into(),
             _permit: Some(permit),

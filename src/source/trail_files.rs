@@ -158,8 +158,7 @@ impl TrailFiles {
             let settled = before.get(&file.name).or(known) == Some(&file.version);
             if !settled {
                 let delivered = file.delivered().max(floor);
-                oldest_unsettled =
-                    Some(oldest_unsettled.map_or(delivered, |oldest| oldest.min(delivered)));
+                oldest_unsettled = earliest(oldest_unsettled, delivered);
             }
             self.unsettled.insert(file.name.clone(), file.version);
             settled
@@ -260,6 +259,11 @@ impl Round {
         let number = fits.count().max(1).min(self.due.len());
         self.due.drain(..number).collect()
     }
+}
+
+/// The earlier of `time` and the earliest known before, if there is one.
+fn earliest(known: Option<Timestamp>, time: Timestamp) -> Option<Timestamp> {
+    Some(known.map_or(time, |known| known.min(time)))
 }
 
 /// Whether a file is to be read: it is new, has changed, or could not be read and waited long enough.

@@ -59,8 +59,7 @@ impl Db {
         name: &WorkerName,
         now: Timestamp,
     ) -> Result<WorkerState, StoreError> {
-        let (id, stored) = self.find_worker(name)?;
-        let mut worker = stored;
+        let (id, mut worker) = self.find_worker(name)?;
         self.follow_minimum_version(id, &mut worker, now)?;
         (self.changes)(self.totals_of(id, &worker)?);
         let progress = self.progress(id)?;

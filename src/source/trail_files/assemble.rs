@@ -10,7 +10,7 @@ use super::find::Found;
 use super::progress::{self, FileState, FilesProgress, Outcome, ScanState};
 use super::read::{FileCounts, FileError};
 use super::recent_ids::EventId;
-use super::{AHEAD, FIRST_RETRY, LAST_RETRY, Settings};
+use super::{AHEAD, FIRST_RETRY, LAST_RETRY, Settings, earliest};
 use crate::batch::{Batch, Rejected};
 use crate::call::CallKey;
 use crate::time::Timestamp;
@@ -89,8 +89,7 @@ impl<'p> Part<'p> {
             Ok(()) => {}
             // The next scan finds it as it is then, or not at all.
             Err(FileError::Moved) => {
-                let delivered = file.delivered();
-                self.moved = Some(self.moved.map_or(delivered, |moved| moved.min(delivered)));
+                self.moved = earliest(self.moved, file.delivered());
             }
             Err(error) => self.reject(file, &error),
         }
@@ -105,10 +104,7 @@ impl<'p> Part<'p> {
         let delivered = told.min(self.now);
         // Files without a time in their name show their age only when they are read.
         if delivered >= self.floor {
-            self.first_delivery = Some(
-                self.first_delivery
-                    .map_or(delivered, |first| first.min(delivered)),
-            );
+            self.first_delivery = earliest(self.first_delivery, delivered);
             let bucket = delivered.floor(self.settings.bucket);
             for (key, tally) in counts.keys {
                 let number = self
