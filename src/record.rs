@@ -5,13 +5,14 @@
 //! of either in a row (JSON lines) are read too: they say the same without the wrapper. What a record
 //! must have is `eventTime` and `eventSource`; the first one without them is an error that names it.
 
-mod json;
+mod raw;
+mod walk;
 
 use std::borrow::Cow;
 
-use serde::de::{DeserializeSeed as _, IgnoredAny};
-
-use self::json::{Raw, Shape, Text, TopLevel};
+use self::raw::{Raw, Text};
+pub use self::walk::Unexpected;
+use self::walk::Walk;
 use crate::time::Timestamp;
 use crate::tls::{KeyExchange, TlsVersion};
 
@@ -43,7 +44,7 @@ pub struct Record<'a> {
 pub enum RecordError {
     /// The text is no JSON, or JSON of another shape.
     #[error("not CloudTrail's JSON")]
-    Json(#[source] serde_json::Error),
+    Json(#[from] Unexpected),
     /// There is nothing in the text.
     #[error("the file is empty")]
     Empty,
@@ -85,46 +86,50 @@ pub fn read<'a>(
         latest,
         each,
         seen: 0,
-        failure: None,
     };
-    let mut rest = text.trim_ascii_start();
-    if rest.is_empty() {
+    let mut walk = Walk::new(text);
+    if walk.peek().is_none() {
         return Err(RecordError::Empty);
     }
-    while !rest.is_empty() {
-        let mut values = serde_json::Deserializer::from_str(rest);
-        let outcome = TopLevel(&mut reader).deserialize(&mut values);
-        if let Some(failure) = reader.failure.take() {
-            return Err(failure);
-        }
-        match outcome.map_err(RecordError::Json)? {
-            Shape::Records => {
-                rest = following(rest, values.into_iter::<IgnoredAny>().byte_offset())
-            }
-            // Not the wrapper: the object is itself a record, and is read again as one.
-            Shape::Other => {
-                let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Raw<'a>>();
-                let raw = values.next().transpose().map_err(RecordError::Json)?;
-                rest = following(rest, values.byte_offset());
-                raw.map_or(Ok(()), |raw| reader.take(raw))?;
-            }
+    while let Some(first) = walk.peek() {
+        match first {
+            b'[' => reader.list(&mut walk)?,
+            _ => reader.object(&mut walk)?,
         }
     }
     Ok(())
-}
-
-fn following(text: &str, read: usize) -> &str {
-    text.get(read..).unwrap_or_default().trim_ascii_start()
 }
 
 struct Reader<F> {
     latest: Timestamp,
     each: F,
     seen: u64,
-    failure: Option<RecordError>,
 }
 
 impl<'a, F: FnMut(Record<'a>)> Reader<F> {
+    /// Reads an object at the top of the file: what wraps records, or else a record itself.
+    fn object(&mut self, walk: &mut Walk<'a>) -> Result<(), RecordError> {
+        let start = walk.place();
+        let mut wrapper = false;
+        walk.members(|walk, name| {
+            if name == "Records" {
+                wrapper = true;
+                self.list(walk)
+            } else {
+                Ok(walk.skip()?)
+            }
+        })?;
+        if !wrapper {
+            walk.back_to(start);
+            self.take(Raw::read(walk)?)?;
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, walk: &mut Walk<'a>) -> Result<(), RecordError> {
+        walk.elements(|walk| self.take(Raw::read(walk)?))
+    }
+
     fn take(&mut self, raw: Raw<'a>) -> Result<(), RecordError> {
         self.seen += 1;
         let record = self.seen;
@@ -172,6 +177,9 @@ impl<'a, F: FnMut(Record<'a>)> Reader<F> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
     use super::*;
 
     const RECORD: &str = r#"{"eventVersion":"1.11","userIdentity":{"type":"IAMUser","eventName":"not this"},
@@ -317,5 +325,165 @@ mod tests {
     fn insights_events_are_no_calls() {
         let text = r#"{"Records":[{"eventTime":"2019-11-14T00:51:00Z","eventCategory":"Insight","insightDetails":{}}]}"#;
         assert_eq!(records(text), Ok(vec![]));
+    }
+
+    /// Any JSON value, with the names that the reader looks for in all places.
+    fn json() -> impl Strategy<Value = Value> {
+        let name = prop::sample::select(vec![
+            "eventTime",
+            "eventSource",
+            "eventName",
+            "awsRegion",
+            "eventID",
+            "recipientAccountId",
+            "eventCategory",
+            "tlsDetails",
+            "tlsVersion",
+            "cipherSuite",
+            "keyExchange",
+            "Records",
+            "é\"\\",
+        ]);
+        let text = prop_oneof![
+            Just("2026-06-01T10:00:00Z".to_owned()),
+            Just("s3.amazonaws.com".to_owned()),
+            Just("TLSv1.3".to_owned()),
+            r#"[a"\\{}\[\],:é\n]{0,9}"#,
+        ];
+        let leaf = prop_oneof![
+            4 => text.prop_map(Value::from),
+            1 => Just(Value::Null),
+            1 => any::<bool>().prop_map(Value::from),
+            1 => any::<f64>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 40, 12, move |inner| {
+            prop_oneof![
+                1 => prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                3 => prop::collection::btree_map(name.clone().prop_map(str::to_owned), inner, 0..12)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    /// Records that mostly can be counted, between members of any kind.
+    fn record() -> impl Strategy<Value = Value> {
+        (json(), json(), prop::bool::weighted(0.9)).prop_map(|(more, tls, whole)| {
+            let Value::Object(mut members) = more else {
+                return more;
+            };
+            if whole {
+                members.insert("eventTime".into(), "2026-06-01T10:00:00Z".into());
+                members.insert("eventSource".into(), "s3.amazonaws.com".into());
+                members.insert("tlsDetails".into(), tls);
+            }
+            members.into_iter().collect()
+        })
+    }
+
+    /// What the reader should find, by serde_json's own reading.
+    fn expected(value: &Value) -> Option<Vec<[String; 9]>> {
+        let text = |value: Option<&Value>| match value {
+            None | Some(Value::Null) => Some(String::new()),
+            Some(Value::String(text)) => Some(text.clone()),
+            Some(_) => None,
+        };
+        let list = match value {
+            Value::Array(list) => list,
+            Value::Object(members) => match members.get("Records") {
+                Some(Value::Array(list)) => list,
+                Some(_) => return None,
+                None => std::slice::from_ref(value),
+            },
+            _ => return None,
+        };
+        let mut records = Vec::new();
+        for record in list {
+            let record = record.as_object()?;
+            let member = |name: &str| text(record.get(name));
+            let no_tls = serde_json::Map::new();
+            let (tls, has_tls) = match record.get("tlsDetails") {
+                None | Some(Value::Null) => (&no_tls, false),
+                Some(Value::Object(tls)) => (tls, true),
+                Some(_) => return None,
+            };
+            let tls = |name: &str| text(tls.get(name));
+            let (version, exchange) = (tls("tlsVersion")?, tls("keyExchange")?);
+            let exchange = match has_tls {
+                true => KeyExchange::from_record(Some(&exchange)),
+                false => KeyExchange::None,
+            };
+            let found = [
+                member("eventID")?,
+                member("eventTime")?,
+                member("eventSource")?,
+                member("eventName")?,
+                member("awsRegion")?,
+                member("recipientAccountId")?,
+                TlsVersion::from_record(Some(&version)).label().to_owned(),
+                tls("cipherSuite")?,
+                exchange.code().to_owned(),
+            ];
+            if member("eventCategory")? == "Insight" {
+                continue;
+            }
+            if found[1] != "2026-06-01T10:00:00Z" || found[2].is_empty() {
+                return None;
+            }
+            records.push(found);
+        }
+        Some(records)
+    }
+
+    fn told(text: &str) -> Option<Vec<[String; 9]>> {
+        let records = records(text).ok()?;
+        let texts = records.into_iter().map(|record| {
+            [
+                record.event_id.into_owned(),
+                record.event_time.to_string(),
+                record.event_source.into_owned(),
+                record.event_name.into_owned(),
+                record.aws_region.into_owned(),
+                record.account_id.into_owned(),
+                record.tls_version.label().to_owned(),
+                record.cipher_suite.into_owned(),
+                record.key_exchange.code().to_owned(),
+            ]
+        });
+        Some(texts.collect())
+    }
+
+    proptest! {
+        #[test]
+        fn what_serde_json_reads_is_read_the_same_and_no_beginning_of_it_is(
+            list in prop::collection::vec(record(), 0..4),
+            wrapper in 0..3,
+            pretty in any::<bool>(),
+            escaped in any::<bool>(),
+        ) {
+            let value = match wrapper {
+                0 => serde_json::json!({"more": list, "Records": list}),
+                1 => Value::from(list),
+                _ => list.into_iter().next().unwrap_or_default(),
+            };
+            let mut text = match pretty {
+                true => serde_json::to_string_pretty(&value).unwrap(),
+                false => value.to_string(),
+            };
+            if escaped {
+                text = text.replace("Na", r"\u004ea");
+            }
+            prop_assert_eq!(told(&text), expected(&value), "{}", text);
+            // A number alone is whole wherever it is cut; nothing is read of it all the same.
+            for cut in (1..text.len()).filter_map(|cut| text.get(..cut)) {
+                prop_assert!(records(cut).is_err(), "{}", cut);
+            }
+        }
+
+        #[test]
+        fn no_text_makes_the_reader_fail_but_with_an_error(text in r#"([\[\]{},:"\\ ]|null|1e|é|"Records"|"eventTime"|"tlsDetails"){0,40}"#) {
+            if let Ok(records) = records(&text) {
+                prop_assert!(records.len() <= text.len());
+            }
+        }
     }
 }
