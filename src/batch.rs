@@ -1,5 +1,6 @@
 //! What a source hands to the store: counts, the progress after them, and what they cover.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -77,7 +78,7 @@ impl ProgressChange {
 pub struct Counts {
     numbers: HashMap<Arc<CallKey>, u32>,
     keys: Vec<Arc<CallKey>>,
-    rows: HashMap<(Timestamp, u32), Tally>,
+    buckets: BTreeMap<Timestamp, HashMap<u32, Tally>>,
 }
 
 impl Counts {
@@ -85,7 +86,7 @@ impl Counts {
     pub fn add(&mut self, bucket: Timestamp, key: &Arc<CallKey>, tally: Tally) {
         if tally.calls > 0 {
             let number = self.number(key);
-            self.add_to(bucket, number, tally);
+            self.add_to(bucket, [(number, tally)].into_iter());
         }
     }
 
@@ -98,10 +99,11 @@ impl Counts {
         })
     }
 
-    /// Adds calls of a numbered key to one bucket.
-    pub fn add_to(&mut self, bucket: Timestamp, number: u32, tally: Tally) {
-        if tally.calls > 0 {
-            self.rows.entry((bucket, number)).or_default().add(tally);
+    /// Adds calls of numbered keys to one bucket.
+    pub fn add_to(&mut self, bucket: Timestamp, calls: impl Iterator<Item = (u32, Tally)>) {
+        let bucket = self.buckets.entry(bucket).or_default();
+        for (number, tally) in calls.filter(|(_, tally)| tally.calls > 0) {
+            bucket.entry(number).or_default().add(tally);
         }
     }
 
@@ -112,10 +114,12 @@ impl Counts {
         }
     }
 
-    /// The counts, in no order.
+    /// The counts, by bucket.
     pub fn iter(&self) -> impl Iterator<Item = (Timestamp, &Arc<CallKey>, Tally)> {
-        self.rows().filter_map(|(bucket, number, tally)| {
-            Some((bucket, self.keys.get(number as usize)?, tally))
+        self.buckets().flat_map(move |(bucket, calls)| {
+            calls.filter_map(move |(number, tally)| {
+                Some((bucket, self.keys.get(number as usize)?, tally))
+            })
         })
     }
 
@@ -124,16 +128,19 @@ impl Counts {
         &self.keys
     }
 
-    /// The counts by bucket and number of the key, in no order.
-    pub fn rows(&self) -> impl Iterator<Item = (Timestamp, u32, Tally)> {
-        self.rows
-            .iter()
-            .map(|(&(bucket, number), &tally)| (bucket, number, tally))
+    /// The buckets in their order, and the calls of each by the number of their key.
+    pub fn buckets(
+        &self,
+    ) -> impl Iterator<Item = (Timestamp, impl ExactSizeIterator<Item = (u32, Tally)>)> {
+        self.buckets.iter().map(|(bucket, calls)| {
+            let calls = calls.iter().map(|(number, tally)| (*number, *tally));
+            (*bucket, calls)
+        })
     }
 
     /// All calls together.
     pub fn calls(&self) -> u64 {
-        self.rows.values().map(|tally| tally.calls).sum()
+        self.iter().map(|(_, _, tally)| tally.calls).sum()
     }
 }
 

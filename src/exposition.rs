@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::totals::{Change, Totals};
 
 /// How long a rendering waits for further changes, at the least; a costly one waits longer.
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// One family of the data block: its HELP and TYPE lines in each format, and its samples, which are the
 /// same in both.

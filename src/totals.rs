@@ -3,8 +3,10 @@
 //!
 //! Only commits change them, by a [`Change`] each. Texts are kept once and told apart by number.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use crate::call::{CallKey, Name, Tally};
 use crate::time::Timestamp;

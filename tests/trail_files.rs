@@ -410,6 +410,11 @@ fn a_changed_file_whose_ids_are_forgotten_is_refused_rather_than_counted_twice()
         3 + HORIZON as u64
     );
 
+    // With a new time stamp alone it is known by its bytes.
+    made::deliver(&path, &records);
+    rig.settle();
+    assert_eq!((rig.calls(), rig.last().unreadable_files), (4, Some(0)));
+
     records.extend(rig.records(1));
     made::deliver(&path, &records);
     rig.settle();

@@ -10,6 +10,7 @@ mod find;
 mod progress;
 mod read;
 mod recent_ids;
+mod seen_ids;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -24,16 +25,17 @@ pub use self::find::Choice;
 use self::find::{Found, Version, Walk};
 pub use self::progress::FilesProgress;
 use self::progress::{FileState, Outcome, ScanState};
-use self::read::{FileCounts, FileError};
+use self::read::Answers;
+use self::seen_ids::SeenIds;
 use crate::batch::Batch;
 use crate::source::{Reason, Source, SourceError};
 use crate::time::Timestamp;
 use crate::window::Window;
 
 /// A batch holds at most so many files …
-const BATCH_FILES: usize = 400;
+const BATCH_FILES: usize = 1000;
 /// … and so many bytes of them as they lie on the disk.
-const BATCH_BYTES: u64 = 32 << 20;
+const BATCH_BYTES: u64 = 64 << 20;
 /// How far ahead of the host's clock a delivery or a record may be: clocks differ.
 const AHEAD: Duration = Duration::from_secs(15 * 60);
 /// The wait before an unreadable file is tried again; doubled with each attempt …
@@ -68,6 +70,8 @@ pub struct TrailFiles {
     /// next scan sees the same.
     unsettled: HashMap<String, Version>,
     round: Option<Round>,
+    /// The index over the progress's event ids and those of the batch handed out last.
+    seen: Option<SeenIds>,
 }
 
 /// What one scan found, worked off in batches.
@@ -95,8 +99,10 @@ impl Source for TrailFiles {
     ) -> Result<Option<Batch>, SourceError> {
         // A batch that was handed out and is not in the progress was not committed: scan anew.
         let committed = progress.scan.as_ref().map(|scan| scan.batch);
-        self.round
-            .take_if(|round| round.handed_out.is_some() && round.handed_out != committed);
+        let lost = |round: &mut Round| round.handed_out.is_some() && round.handed_out != committed;
+        if self.round.take_if(lost).is_some() {
+            self.seen = None;
+        }
         if let Some(Round { trouble, .. }) = self.round.take_if(|round| round.last) {
             return trouble.map_or(Ok(None), Err);
         }
@@ -114,12 +120,7 @@ impl Source for TrailFiles {
             (files, answers)
         })
         .await?;
-        let batch = self.assemble(
-            &mut round,
-            progress,
-            files.into_iter().zip(answers).collect(),
-            now,
-        );
+        let batch = self.assemble(&mut round, progress, files, answers, now);
         self.round = Some(round);
         Ok(Some(batch))
     }
@@ -132,6 +133,7 @@ impl TrailFiles {
             settings: Arc::new(settings),
             unsettled: HashMap::new(),
             round: None,
+            seen: None,
         }
     }
 
@@ -195,21 +197,22 @@ impl TrailFiles {
     }
 
     fn assemble(
-        &self,
+        &mut self,
         round: &mut Round,
         progress: &FilesProgress,
-        files: Vec<(Found, Result<FileCounts, FileError>)>,
+        files: Vec<Found>,
+        answers: Answers,
         now: Timestamp,
     ) -> Batch {
         let mut part = Part::new(&self.settings, progress, round.floor, now);
-        let records = files.iter().filter_map(|(_, answer)| answer.as_ref().ok());
-        part.expect_records(records.map(|counts| counts.ids.len()).sum());
         for name in round.forget.drain(..) {
             part.forget(&name);
         }
-        for (file, answer) in files {
-            part.take(file, answer);
+        let mut seen = self.seen.take();
+        if self.settings.deduplicate {
+            seen.get_or_insert_with(|| SeenIds::over(&progress.ids));
         }
+        part.take(files, answers, seen.as_mut());
         let before = progress.scan.as_ref().map(|scan| scan.watermark);
         let waiting = round
             .due
@@ -234,7 +237,7 @@ impl TrailFiles {
         let from = from.min(watermark);
         let number = progress.scan.as_ref().map_or(0, |scan| scan.batch + 1);
         round.handed_out = Some(number);
-        part.finish(
+        let batch = part.finish(
             &ScanState {
                 floor: round.floor,
                 watermark,
@@ -245,7 +248,10 @@ impl TrailFiles {
                 from,
                 to: watermark,
             },
-        )
+            seen.as_mut(),
+        );
+        self.seen = seen;
+        batch
     }
 }
 
@@ -291,7 +297,7 @@ fn forgotten(progress: &FilesProgress, found: &[Found], floor: Timestamp) -> Vec
         let below = state.delivered < floor && state.named;
         below
             || !present.contains(name.as_str())
-                && (state.delivered < floor || state.ids().is_none())
+                && (state.delivered < floor || state.ids().is_empty())
     });
     candidates
         .into_iter()

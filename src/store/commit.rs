@@ -143,23 +143,22 @@ impl Step<'_> {
         changes: &mut KeyChanges,
     ) -> Result<Vec<(RunKey, Run)>, StoreError> {
         let keys = batch.counts.keys();
-        let mut rows: Vec<_> = batch.counts.rows().collect();
-        rows.sort_unstable_by_key(|(bucket, place, _)| (*bucket, *place));
         let mut sightings = Sightings::default();
         let mut by_place: Vec<_> = keys
             .iter()
             .zip(numbers)
             .map(|(key, number)| KeyChange::new(*number, key))
             .collect();
-        for same_bucket in rows.chunk_by(|a, b| a.0 == b.0) {
-            let mut calls: Calls = Vec::with_capacity(same_bucket.len());
-            for &(bucket, place, tally) in same_bucket {
+        for (bucket, tallies) in batch.counts.buckets() {
+            let in_window = window_start.is_some_and(|start| bucket >= start);
+            let mut calls: Calls = Vec::with_capacity(tallies.len());
+            for (place, tally) in tallies {
                 let Some(change) = by_place.get_mut(place as usize) else {
                     continue;
                 };
                 calls.push((change.number, tally.calls));
                 change.add(bucket, tally);
-                if window_start.is_some_and(|start| bucket >= start) {
+                if in_window {
                     change.window += signed(tally.calls);
                 }
                 if change
@@ -170,9 +169,6 @@ impl Step<'_> {
                     sightings.add(&change.key, bucket);
                 }
             }
-            let bucket = same_bucket
-                .first()
-                .map_or_else(Timestamp::default, |(bucket, ..)| *bucket);
             buckets::add(self.transaction, self.id, bucket, calls)?;
         }
         for change in by_place {

@@ -66,7 +66,7 @@ impl Keys {
 pub(super) fn write(transaction: &Transaction<'_>, key: &CallKey) -> rusqlite::Result<u32> {
     let mut insert = transaction.prepare_cached(
         "INSERT INTO keys (aws_service, event_name, tls_version, cipher_suite, key_exchange, account_id, aws_region)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING id",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?;
     let texts = params![
         key.aws_service.as_str(),
@@ -77,5 +77,6 @@ pub(super) fn write(transaction: &Transaction<'_>, key: &CallKey) -> rusqlite::R
         key.account_id.as_str(),
         key.aws_region.as_str(),
     ];
-    insert.query_row(texts, |row| row.get(0))
+    let number = insert.insert(texts)?;
+    u32::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(0, number))
 }

@@ -34,8 +34,7 @@ CREATE TABLE keys (
     cipher_suite TEXT NOT NULL,
     key_exchange TEXT NOT NULL,
     account_id TEXT NOT NULL,
-    aws_region TEXT NOT NULL,
-    UNIQUE (aws_service, event_name, tls_version, cipher_suite, key_exchange, account_id, aws_region)
+    aws_region TEXT NOT NULL
 );
 
 -- Calls by worker and start of the bucket, all keys of it packed into one value (buckets.rs). Old

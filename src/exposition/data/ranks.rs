@@ -1,6 +1,6 @@
 //! Label values as ranks in alphabetical order: comparing two label sets compares numbers.
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 
 use super::families::Label;
 use crate::exposition::text;

@@ -2,14 +2,16 @@
 //! of files and event ids.
 
 use std::error::Error as _;
+use std::ops::Range;
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use super::find::Found;
 use super::progress::{self, FileState, FilesProgress, Outcome, ScanState};
-use super::read::{FileCounts, FileError};
-use super::recent_ids::EventId;
+use super::read::{Answers, FileCounts, FileError};
+use super::recent_ids::{EventId, RecentIds};
+use super::seen_ids::SeenIds;
 use super::{AHEAD, FIRST_RETRY, LAST_RETRY, Settings, earliest};
 use crate::batch::{Batch, Rejected};
 use crate::call::CallKey;
@@ -25,12 +27,9 @@ pub(super) struct Part<'p> {
     unreadable: u64,
     first_delivery: Option<Timestamp>,
     moved: Option<Timestamp>,
-    /// Numbers of keys in the batch, by address: the readers hand out the same keys for many files, and
-    /// all files of a batch are read before the first is taken.
-    numbers: HashMap<*const CallKey, u32>,
-    /// Ids in this batch, which are not in the progress yet.
-    seen: HashSet<EventId>,
     runs: Vec<Vec<EventId>>,
+    /// The number that the next id will have.
+    next_id: u64,
     batch: Batch,
 }
 
@@ -54,16 +53,10 @@ impl<'p> Part<'p> {
             unreadable,
             first_delivery: None,
             moved: None,
-            numbers: HashMap::new(),
-            seen: HashSet::new(),
             runs: Vec::new(),
+            next_id: progress.ids.next(),
             batch: Batch::default(),
         }
-    }
-
-    /// Makes room for the ids of so many records.
-    pub(super) fn expect_records(&mut self, number: usize) {
-        self.seen.reserve(number);
     }
 
     /// The earliest delivery among the files that were counted.
@@ -76,28 +69,111 @@ impl<'p> Part<'p> {
         self.moved
     }
 
-    /// Takes in what was read of a file.
-    pub(super) fn take(&mut self, file: Found, answer: Result<FileCounts, FileError>) {
-        let future = file
-            .named
-            .filter(|time| *time > self.now.plus(AHEAD))
-            .map(FileError::Future);
-        match future
-            .map_or(answer, Err)
-            .and_then(|counts| self.add(&file, counts))
-        {
-            Ok(()) => {}
-            // The next scan finds it as it is then, or not at all.
-            Err(FileError::Moved) => {
-                self.moved = earliest(self.moved, file.delivered());
+    /// Takes in what was read of the files. Records that `seen` knows do not count; `None` counts every
+    /// record, but for those of a file as it was read before.
+    pub(super) fn take(&mut self, files: Vec<Found>, answers: Answers, seen: Option<&mut SeenIds>) {
+        let mut counted = Vec::new();
+        for (file, answer) in files.into_iter().zip(answers.files) {
+            match answer.and_then(|counts| self.check(&file, counts)) {
+                Ok(counts) if self.is_as_before(&file, &counts) => self.touch(&file, &counts),
+                Ok(counts) => counted.push((file, counts)),
+                // The next scan finds it as it is then, or not at all.
+                Err(FileError::Moved) => {
+                    self.moved = earliest(self.moved, file.delivered());
+                }
+                Err(error) => self.reject(file, &error),
             }
-            Err(error) => self.reject(file, &error),
+        }
+        match seen {
+            Some(seen) => self.take_off_seen(&mut counted, seen),
+            None => self.take_off_own(&mut counted),
+        }
+        // The numbers that the keys of each reader have in the batch.
+        let mut number = |key: &Arc<CallKey>| self.batch.counts.number(key);
+        let numbered = answers
+            .keys
+            .iter()
+            .map(|keys| keys.iter().map(&mut number).collect());
+        let numbers: Vec<Vec<u32>> = numbered.collect();
+        for (file, counts) in counted {
+            let numbers = numbers.get(counts.reader).map_or(&[][..], Vec::as_slice);
+            self.add(&file, counts, numbers);
         }
     }
 
-    /// Counts the records of a file that were not counted before.
-    fn add(&mut self, file: &Found, mut counts: FileCounts) -> Result<(), FileError> {
-        self.mark_new(file, &mut counts)?;
+    fn check(&self, file: &Found, counts: FileCounts) -> Result<FileCounts, FileError> {
+        if let Some(time) = file.named.filter(|time| *time > self.now.plus(AHEAD)) {
+            return Err(FileError::Future(time));
+        }
+        let before = self.ids_before(file);
+        let forgotten = !before.is_empty() && self.progress.ids.range(&before).is_none();
+        if forgotten && !self.is_as_before(file, &counts) {
+            return Err(FileError::ForgottenIds);
+        }
+        Ok(counts)
+    }
+
+    /// Whether the file's bytes are those that were counted; a copy or a `touch` changes the time stamp alone.
+    fn is_as_before(&self, file: &Found, counts: &FileCounts) -> bool {
+        let before = self.progress.files.get(&file.name);
+        before.is_some_and(|before| before.is_of(counts.digest))
+    }
+
+    /// Keeps the new time stamp of a file that was counted as it is.
+    fn touch(&mut self, file: &Found, counts: &FileCounts) {
+        self.batch.scanned_bytes += counts.bytes;
+        self.batch.scanned_records += counts.ids.len() as u64;
+        self.batch.duplicates += counts.ids.len() as u64;
+        if let Some(before) = self.progress.files.get(&file.name) {
+            self.put(file, before.delivered, before.outcome.clone());
+        }
+    }
+
+    /// The numbers of the ids that were counted of an earlier version of the file.
+    fn ids_before(&self, file: &Found) -> Range<u64> {
+        let before = self.progress.files.get(&file.name);
+        before.map(FileState::ids).unwrap_or_default()
+    }
+
+    /// Takes off the records whose ids were counted before, in this batch or an earlier one.
+    fn take_off_seen(&mut self, counted: &mut [(Found, FileCounts)], seen: &mut SeenIds) {
+        let runs: Vec<&[EventId]> = counted
+            .iter()
+            .map(|(_, counts)| counts.ids.as_slice())
+            .collect();
+        let known = seen.take_in(&self.progress.ids, &runs);
+        self.batch.duplicates += known.len() as u64;
+        for (file, record) in known {
+            if let Some((_, counts)) = counted.get_mut(file) {
+                counts.take_off(record);
+            }
+        }
+    }
+
+    /// Takes off the records that were counted of the same file as it was before.
+    fn take_off_own(&mut self, counted: &mut [(Found, FileCounts)]) {
+        for (file, counts) in counted {
+            let before = self.progress.ids.range(&self.ids_before(file));
+            let mut own: HashMap<EventId, u32> = HashMap::new();
+            for (_, id) in before.into_iter().flatten() {
+                *own.entry(id).or_default() += 1;
+            }
+            if own.is_empty() {
+                continue;
+            }
+            for record in 0..counts.ids.len() {
+                let left = counts.ids.get(record).and_then(|id| own.get_mut(id));
+                if let Some(left) = left.filter(|left| **left > 0) {
+                    *left -= 1;
+                    self.batch.duplicates += 1;
+                    counts.take_off(record);
+                }
+            }
+        }
+    }
+
+    /// Adds what is left to count of a file.
+    fn add(&mut self, file: &Found, counts: FileCounts, numbers: &[u32]) {
         self.batch.scanned_bytes += counts.bytes;
         self.batch.scanned_records += counts.ids.len() as u64;
         let told = file.named.or(counts.newest).unwrap_or(self.now);
@@ -106,49 +182,19 @@ impl<'p> Part<'p> {
         if delivered >= self.floor {
             self.first_delivery = earliest(self.first_delivery, delivered);
             let bucket = delivered.floor(self.settings.bucket);
-            for (key, tally) in counts.keys {
-                let number = self
-                    .numbers
-                    .entry(Arc::as_ptr(&key))
-                    .or_insert_with(|| self.batch.counts.number(&key));
-                self.batch.counts.add_to(bucket, *number, tally);
-            }
+            let numbered = counts.keys.iter().filter_map(|(key, tally)| {
+                let number = numbers.get(*key as usize)?;
+                Some((*number, *tally))
+            });
+            self.batch.counts.add_to(bucket, numbered);
         }
-        let ids = (!counts.ids.is_empty()).then(|| self.next_run());
-        if ids.is_some() {
-            self.runs.push(counts.ids);
-        }
+        let first = self.next_id;
+        self.next_id += counts.ids.len() as u64;
+        self.runs.push(counts.ids);
         // Not cut to the clock: the floor must keep out the same file as it keeps from the walk.
-        self.put(file, told, Outcome::Counted { ids });
-        Ok(())
-    }
-
-    /// Sets the `calls` of each key to the number of its records that have not been counted.
-    fn mark_new(&mut self, file: &Found, counts: &mut FileCounts) -> Result<(), FileError> {
-        let before = match self.progress.files.get(&file.name).and_then(FileState::ids) {
-            Some(run) => Some(self.progress.ids.run(run).ok_or(FileError::ForgottenIds)?),
-            None => None,
-        };
-        let mut own: HashMap<EventId, u32> = HashMap::new();
-        for id in before.into_iter().flatten() {
-            *own.entry(id).or_default() += 1;
-        }
-        for (&id, &key) in counts.ids.iter().zip(&counts.key_of) {
-            let counted = if self.settings.deduplicate {
-                self.progress.ids.contains(id) | !self.seen.insert(id)
-            } else {
-                // Every record counts, but for those of this file as it was read before.
-                own.get_mut(&id)
-                    .filter(|left| **left > 0)
-                    .map(|left| *left -= 1)
-                    .is_some()
-            };
-            match counts.keys.get_mut(key as usize) {
-                Some((_, tally)) if !counted => tally.calls += 1,
-                _ => self.batch.duplicates += 1,
-            }
-        }
-        Ok(())
+        let ids = first..self.next_id;
+        let digest = counts.digest;
+        self.put(file, told, Outcome::Counted { ids, digest });
     }
 
     fn reject(&mut self, file: Found, error: &FileError) {
@@ -160,7 +206,7 @@ impl<'p> Part<'p> {
         let wait = FIRST_RETRY
             .saturating_mul(1 << (attempts - 1).min(20))
             .min(LAST_RETRY);
-        let ids = before.and_then(FileState::ids);
+        let ids = self.ids_before(&file);
         let outcome = Outcome::Rejected {
             attempts,
             next: self.now.plus(wait),
@@ -207,22 +253,27 @@ impl<'p> Part<'p> {
         self.batch.progress.push(progress::remove_file(name));
     }
 
-    fn next_run(&self) -> u64 {
-        self.progress.ids.next() + self.runs.iter().map(|run| run.len() as u64).sum::<u64>()
-    }
-
     /// The batch that covers `covered` and leaves the folder at `scan`.
-    pub(super) fn finish(mut self, scan: &ScanState, covered: Window) -> Batch {
-        let new = self.runs.iter().map(Vec::len).sum();
-        let (leaving, evicted) = self.progress.ids.leaving(new);
-        self.batch.evicted = evicted as u64;
-        self.batch
-            .progress
-            .extend(leaving.into_iter().map(progress::remove_ids));
-        let mut first = self.progress.ids.next();
-        for run in &self.runs {
-            self.batch.progress.push(progress::put_ids(first, run));
-            first += run.len() as u64;
+    pub(super) fn finish(
+        mut self,
+        scan: &ScanState,
+        covered: Window,
+        seen: Option<&mut SeenIds>,
+    ) -> Batch {
+        let number = self.runs.iter().map(Vec::len).sum();
+        let leaving = self.progress.ids.leaving(number);
+        if let Some(seen) = seen {
+            seen.take_out(&self.progress.ids, &leaving);
+        }
+        for block in leaving {
+            self.batch.evicted += block.end - block.start;
+            self.batch.progress.push(progress::remove_ids(block.start));
+        }
+        let mut ids = self.runs.iter().flatten().copied();
+        let firsts = (self.progress.ids.next()..self.next_id).step_by(RecentIds::BLOCK);
+        for first in firsts {
+            let block = ids.by_ref().take(RecentIds::BLOCK);
+            self.batch.progress.push(progress::put_ids(first, block));
         }
         self.batch.progress.push(progress::put_scan(scan));
         self.batch.covered = Some(covered);

@@ -1,6 +1,7 @@
 //! What the source remembers of a folder: how far it got, each file it has read, and recent event ids.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -51,22 +52,27 @@ pub(super) struct FileState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Outcome {
-    /// Counted; its event ids are the run that starts at `ids`, if it had records.
-    Counted { ids: Option<u64> },
-    /// Not counted, to be tried again. `ids` is the run of an earlier version that was counted.
+    /// Counted; the numbers of its event ids, and the hash of its bytes.
+    Counted { ids: Range<u64>, digest: u64 },
+    /// Not counted, to be tried again. `ids` are those of an earlier version that was counted.
     Rejected {
         attempts: u32,
         next: Timestamp,
-        ids: Option<u64>,
+        ids: Range<u64>,
     },
 }
 
 impl FileState {
-    /// The run of event ids that were counted from this file.
-    pub(super) fn ids(&self) -> Option<u64> {
-        match self.outcome {
-            Outcome::Counted { ids } | Outcome::Rejected { ids, .. } => ids,
+    /// The numbers of the event ids that were counted from this file; empty if none were.
+    pub(super) fn ids(&self) -> Range<u64> {
+        match &self.outcome {
+            Outcome::Counted { ids, .. } | Outcome::Rejected { ids, .. } => ids.clone(),
         }
+    }
+
+    /// Whether what was counted of the file had this hash.
+    pub(super) fn is_of(&self, content: u64) -> bool {
+        matches!(self.outcome, Outcome::Counted { digest, .. } if digest == content)
     }
 
     /// Whether the file is one that could not be counted.
@@ -98,16 +104,14 @@ pub(super) fn remove_file(name: &str) -> ProgressChange {
     ProgressChange::remove(format!("{FILE}{name}"))
 }
 
-/// Adds a run of event ids.
-pub(super) fn put_ids(first: u64, ids: &[EventId]) -> ProgressChange {
-    let mut bytes = Vec::with_capacity(size_of_val(ids));
-    for id in ids {
-        bytes.extend_from_slice(&id.to_be_bytes());
-    }
+/// Adds a block of event ids.
+pub(super) fn put_ids(first: u64, ids: impl Iterator<Item = EventId>) -> ProgressChange {
+    let mut bytes = Vec::with_capacity(ids.size_hint().0 * size_of::<EventId>());
+    ids.for_each(|id| bytes.extend_from_slice(&id.to_be_bytes()));
     ProgressChange::put(ids_key(first), bytes)
 }
 
-/// Removes a run of event ids.
+/// Removes a block of event ids.
 pub(super) fn remove_ids(first: u64) -> ProgressChange {
     ProgressChange::remove(ids_key(first))
 }
@@ -181,24 +185,24 @@ mod tests {
             outcome: Outcome::Rejected {
                 attempts: 2,
                 next: Timestamp::from_secs(600),
-                ids: Some(4),
+                ids: 4..6,
             },
         };
         let mut progress = FilesProgress::default();
         for change in [
             put_scan(&scan),
             put_file("a/b.json", &file),
-            put_ids(4, &[1, 2]),
+            put_ids(4, [1, 2].into_iter()),
         ] {
             progress.apply(&change).unwrap();
         }
         assert_eq!(progress.scan, Some(scan));
         assert_eq!(progress.files.get("a/b.json"), Some(&file));
-        assert_eq!(progress.ids.run(4).unwrap().collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(progress.ids.iter().collect::<Vec<_>>(), [(4, 1), (5, 2)]);
 
         progress.apply(&remove_file("a/b.json")).unwrap();
         progress.apply(&remove_ids(4)).unwrap();
-        assert!(progress.files.is_empty() && !progress.ids.contains(1));
+        assert!(progress.files.is_empty() && progress.ids.len() == 0);
     }
 
     #[test]

@@ -6,12 +6,15 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::num::NonZero;
 use std::os::unix::fs::FileExt;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
+
+use xxhash_rust::xxh3::xxh3_64;
 
 pub(super) use self::count::FileCounts;
 use self::count::{MetKeys, count};
 use super::find::Found;
+use crate::call::CallKey;
 use crate::record::RecordError;
 use crate::source::Reason;
 use crate::time::Timestamp;
@@ -72,42 +75,51 @@ impl From<io::Error> for FileError {
     }
 }
 
-/// Reads `files` on all processors; answers are in the order of `files`. Records after `latest` are
-/// an error of their file.
-pub(super) fn read_all(files: &[Found], latest: Timestamp) -> Vec<Result<FileCounts, FileError>> {
+/// What was read of some files.
+pub(super) struct Answers {
+    /// What each holds, in their order.
+    pub(super) files: Vec<Result<FileCounts, FileError>>,
+    /// The keys that each reader met, by their number there.
+    pub(super) keys: Vec<Vec<Arc<CallKey>>>,
+}
+
+/// Reads `files` on all processors. Records after `latest` are an error of their file.
+pub(super) fn read_all(files: &[Found], latest: Timestamp) -> Answers {
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
     let gate = Gate {
         free: Mutex::new(IN_MEMORY),
         changed: Condvar::new(),
     };
     let queue = Mutex::new(files.iter().enumerate());
-    let read_some = || {
-        let mut reader = Reader::default();
+    let read_some = &|number: usize| {
+        let mut reader = Reader::new(number);
         let mut answers = Vec::new();
         loop {
             let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some((place, file)) = next else {
-                return answers;
+                return (reader.keys.keys, answers);
             };
             answers.push((place, reader.read(file, latest, &gate)));
         }
     };
-    let mut answers: Vec<_> = thread::scope(|scope| {
+    let (keys, answers): (Vec<_>, Vec<_>) = thread::scope(|scope| {
         let readers: Vec<_> = (1..processors.min(files.len()))
-            .map(|_| scope.spawn(read_some))
+            .map(|number| scope.spawn(move || read_some(number)))
             .collect();
-        let mut answers = read_some();
-        for reader in readers {
-            answers.extend(
-                reader
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-            );
-        }
-        answers
+        let others = readers.into_iter().map(|reader| {
+            reader
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        let own = read_some(0);
+        std::iter::once(own).chain(others).unzip()
     });
-    answers.sort_unstable_by_key(|(place, _)| *place);
-    answers.into_iter().map(|(_, answer)| answer).collect()
+    let mut files = answers.into_iter().flatten().collect::<Vec<_>>();
+    files.sort_unstable_by_key(|(place, _)| *place);
+    Answers {
+        files: files.into_iter().map(|(_, answer)| answer).collect(),
+        keys,
+    }
 }
 
 /// Lets files in as long as their content fits into the budget, and a larger one when it is alone.
@@ -147,25 +159,24 @@ impl Drop for Held<'_> {
 
 /// One thread's decompressor, buffers, and the keys it has met: most files have the same ones.
 struct Reader {
+    number: usize,
     inflate: libdeflater::Decompressor,
     stored: Vec<u8>,
     text: Vec<u8>,
     keys: MetKeys,
 }
 
-impl Default for Reader {
-    fn default() -> Self {
-        let inflate = libdeflater::Decompressor::new();
+impl Reader {
+    fn new(number: usize) -> Self {
         Self {
-            inflate,
+            number,
+            inflate: libdeflater::Decompressor::new(),
             stored: Vec::new(),
             text: Vec::new(),
             keys: MetKeys::default(),
         }
     }
-}
 
-impl Reader {
     fn read(
         &mut self,
         file: &Found,
@@ -183,24 +194,29 @@ impl Reader {
         if size.max(unpacked) > LARGEST {
             return Err(FileError::TooLarge);
         }
-        let _held = gate.enter(size + unpacked);
+        let held = gate.enter(size + unpacked);
         self.stored.clear();
         handle.read_to_end(&mut self.stored)?;
         if self.stored.len() != size {
             return Err(FileError::Moved);
         }
-        let length = if compressed {
-            self.unpack(unpacked)?
+        let _held = if compressed && !self.one_member() {
+            // Nobody knows how much it will be: no other file is unpacked meanwhile.
+            drop(held);
+            gate.enter(IN_MEMORY)
         } else {
-            0
+            held
         };
         let bytes = if compressed {
+            let length = self.unpack(unpacked)?;
             self.text.get(..length).unwrap_or_default()
         } else {
             &self.stored
         };
         let text = simdutf8::basic::from_utf8(bytes).map_err(|_| FileError::Utf8)?;
-        let counts = count(text, latest, file, &mut self.keys)?;
+        let mut counts = count(text, latest, file, &mut self.keys)?;
+        counts.reader = self.number;
+        counts.digest = xxh3_64(&self.stored);
         for buffer in [&mut self.stored, &mut self.text] {
             if buffer.capacity() > KEPT_BUFFER {
                 *buffer = Vec::new();
@@ -209,14 +225,16 @@ impl Reader {
         Ok(counts)
     }
 
+    /// Whether `stored` has one gzip member for sure. libdeflate stops after one: where the bytes that open
+    /// another stand anywhere behind the first, the slower reader decides.
+    fn one_member(&self) -> bool {
+        let rest = self.stored.get(1..).unwrap_or_default();
+        memchr::memmem::find(rest, &[0x1f, 0x8b, 8]).is_none()
+    }
+
     /// Unpacks `stored` into the start of `text` and tells how much it is.
     fn unpack(&mut self, told: usize) -> Result<usize, FileError> {
-        // libdeflate stops after one member. Where the bytes that open another one stand anywhere
-        // behind the first, the slower reader decides.
-        let single =
-            memchr::memmem::find(self.stored.get(1..).unwrap_or_default(), &[0x1f, 0x8b, 8])
-                .is_none();
-        if single {
+        if self.one_member() {
             if self.text.len() < told {
                 self.text.resize(told, 0);
             }

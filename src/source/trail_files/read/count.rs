@@ -12,25 +12,41 @@ use crate::call::{CallKey, Name, Tally};
 use crate::record::{self, Record, RecordError};
 use crate::time::Timestamp;
 
-/// What one file holds, record by record: whether each counts is decided when its id is looked up.
+/// What one file holds, record by record: a record that was counted before is taken off again.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in super::super) struct FileCounts {
-    /// The keys in the file; `calls` is zero until records are counted.
-    pub(in super::super) keys: Vec<(Arc<CallKey>, Tally)>,
+    /// Which of the readers read it.
+    pub(in super::super) reader: usize,
+    /// The keys in the file by their number at the reader, and all its records of each.
+    pub(in super::super) keys: Vec<(u32, Tally)>,
     /// The event id of each record …
     pub(in super::super) ids: Vec<EventId>,
     /// … and which of `keys` it counts for.
     pub(in super::super) key_of: Vec<u32>,
     /// The newest `eventTime`.
     pub(in super::super) newest: Option<Timestamp>,
-    /// Bytes read from the disk.
+    /// Bytes read from the disk …
     pub(in super::super) bytes: u64,
+    /// … and their hash, which tells whether a file with another time stamp is the same.
+    pub(in super::super) digest: u64,
 }
 
-/// Keys by their text.
+impl FileCounts {
+    /// Takes a record off its key's calls.
+    pub(in super::super) fn take_off(&mut self, record: usize) {
+        let key = self.key_of.get(record).map(|key| *key as usize);
+        if let Some((_, tally)) = key.and_then(|key| self.keys.get_mut(key)) {
+            tally.calls -= 1;
+        }
+    }
+}
+
+/// The keys that one reader has met, by their text.
 #[derive(Default)]
 pub(super) struct MetKeys {
     met: HashMap<Vec<u8>, Met>,
+    /// The keys by their number.
+    pub(super) keys: Vec<Arc<CallKey>>,
     /// The number of the file that is being read, from 1.
     file: u32,
     buffer: Vec<u8>,
@@ -38,7 +54,7 @@ pub(super) struct MetKeys {
 
 /// A key, and where it was met last.
 struct Met {
-    key: Arc<CallKey>,
+    number: u32,
     file: u32,
     place: u32,
 }
@@ -74,7 +90,7 @@ fn call(record: &Record<'_>) -> CallKey {
     }
 }
 
-/// Counts the records of one file; `keys` is what this thread has met before.
+/// Counts the records of one file; `keys` is what its reader has met before.
 pub(super) fn count(
     text: &str,
     latest: Timestamp,
@@ -92,22 +108,27 @@ pub(super) fn count(
     keys.file += 1;
     let MetKeys {
         met,
-        file: number,
+        keys: all,
+        file: current,
         buffer,
     } = keys;
     record::read(text, latest, |record| {
         write_key(buffer, &record);
         let next = u32::try_from(counts.keys.len()).unwrap_or(u32::MAX);
-        let known = met.entry_ref(buffer.as_slice()).or_insert_with(|| Met {
-            key: Arc::new(call(&record)),
-            file: 0,
-            place: 0,
+        let known = met.entry_ref(buffer.as_slice()).or_insert_with(|| {
+            all.push(Arc::new(call(&record)));
+            Met {
+                number: u32::try_from(all.len() - 1).unwrap_or(u32::MAX),
+                file: 0,
+                place: 0,
+            }
         });
-        if known.file != *number {
-            (known.file, known.place) = (*number, next);
-            counts.keys.push((Arc::clone(&known.key), Tally::default()));
+        if known.file != *current {
+            (known.file, known.place) = (*current, next);
+            counts.keys.push((known.number, Tally::default()));
         }
         if let Some((_, tally)) = counts.keys.get_mut(known.place as usize) {
+            tally.calls += 1;
             tally.last = tally.last.max(record.event_time);
         }
         counts.newest = counts.newest.max(Some(record.event_time));
