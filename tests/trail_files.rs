@@ -352,9 +352,9 @@ fn a_batch_that_was_not_committed_is_handed_out_again() {
 fn files_are_counted_oldest_first_and_the_watermark_passes_none_that_waits() {
     let mut rig = Rig::new(true);
     // More than a batch takes.
-    for number in 0..450 {
-        let ago = Duration::from_secs(60 * (450 - number));
-        made::deliver(&rig.path(ago, &format!("{number:03}")), &rig.records(1));
+    for number in 0..1050 {
+        let ago = Duration::from_secs(60 * (1050 - number));
+        made::deliver(&rig.path(ago, &format!("{number:04}")), &rig.records(1));
     }
     rig.settle();
     let batches: Vec<_> = rig
@@ -368,7 +368,7 @@ fn files_are_counted_oldest_first_and_the_watermark_passes_none_that_waits() {
             .iter()
             .map(|batch| batch.counts.calls())
             .collect::<Vec<_>>(),
-        [400, 50]
+        [1000, 50]
     );
     assert_eq!(covered[0].to, rig.now.minus(50 * MINUTE));
     assert_eq!((covered[1].from, covered[1].to), (covered[0].to, rig.now));
