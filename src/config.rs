@@ -194,7 +194,20 @@ fn config(keys: &mut Keys, state_directory: Option<&str>) -> Config {
         minimum_version,
         quiet_period,
     };
-    let sources = sources(keys, &Shared { bucket, retention });
+    let shared = Shared {
+        bucket,
+        retention,
+        minimum_version,
+    };
+    let sources = sources(keys, &shared);
+    let all_files = sources
+        .iter()
+        .all(|source| matches!(source.kind, Kind::TrailFiles(_)));
+    keys.check(
+        bucket.as_secs() != FILES_BUCKET || all_files,
+        "window.bucket",
+        "10s is for `trail_files` alone",
+    );
     Config {
         store,
         exposition,
@@ -212,6 +225,7 @@ mod tests {
 
     const EXAMPLE: &str = include_str!("../config.example.toml");
     const LEAST: &str = "[[sources]]\nname = \"trail\"\ntype = \"trail_files\"\nlocation = \"/var/log/cloudtrail\"\n";
+    const LEAST_LOGS: &str = "[[sources]]\nname = \"logs\"\ntype = \"logs_insights\"\nlog_groups = [\"aws-cloudtrail-logs\"]\n";
 
     fn problems(toml: &str, environment: &[(&str, &str)]) -> Vec<String> {
         let environment = environment
@@ -225,18 +239,19 @@ mod tests {
     fn the_example_holds_every_key_at_its_default() {
         let (example, problems, known) = read(EXAMPLE, HashMap::new());
         assert_eq!(problems, Vec::<String>::new());
-        let (least, problems, _) = read(LEAST, HashMap::new());
+        let (least, problems, _) = read(&format!("{LEAST}{LEAST_LOGS}"), HashMap::new());
         assert_eq!(problems, Vec::<String>::new());
         assert_eq!(format!("{example:#?}"), format!("{least:#?}"));
 
         let mut table = String::new();
+        let mut sources = 0..;
         let written: Vec<String> = EXAMPLE
             .lines()
             .filter_map(|line| {
-                if let Some(name) = line.strip_prefix('[') {
-                    table = name
-                        .trim_matches(['[', ']'])
-                        .replace("sources", "sources[0]");
+                if line == "[[sources]]" {
+                    table = format!("sources[{}]", sources.next().unwrap());
+                } else if let Some(name) = line.strip_prefix('[') {
+                    name.trim_end_matches(']').clone_into(&mut table);
                 }
                 let (key, _) = line
                     .split_once(" = ")
@@ -287,7 +302,7 @@ mod tests {
                 "sources[0].interval = \"often\": must be a duration such as \"5m\" or \"24h\": expected number at 0",
                 "sources[0].location = 7: must be a text",
                 "sources[1].name = \"trail\": must be unique: it tells one source's series from another's",
-                "sources[1].type = \"trail_file\": must be `trail_files`",
+                "sources[1].type = \"trail_file\": must be `logs_insights` or `trail_files`",
                 "sources[2].location: is missing",
                 "sources[2].name: is missing",
                 "state.ephemeral = \"perhaps\": must be true or false",

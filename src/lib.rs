@@ -17,6 +17,7 @@
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod aws;
 pub mod batch;
 pub mod call;
 pub mod cli;

@@ -7,12 +7,12 @@ use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    CounterVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     Result as MetricResult,
 };
 
 use crate::batch::Batch;
-use crate::source::Reason;
+use crate::source::{Reason, Requests, Terms};
 use crate::store::{Committed, WorkerName, WorkerState};
 use crate::time::Timestamp;
 
@@ -36,6 +36,11 @@ pub struct Metrics {
     batch_duration: HistogramVec,
     scanned_bytes: IntCounterVec,
     scanned_records: IntCounterVec,
+    cost: CounterVec,
+    skipped: IntCounterVec,
+    api_requests: IntCounterVec,
+    api_errors: IntCounterVec,
+    clock_skew: IntGaugeVec,
     unreadable_files: IntGaugeVec,
     deduplicated: IntCounterVec,
     evicted: IntCounterVec,
@@ -71,6 +76,10 @@ impl Register<'_> {
 
     fn counters(&self, name: &str, labels: &[&str], help: &str) -> MetricResult<IntCounterVec> {
         self.add(IntCounterVec::new(Self::opts(name, help), labels))
+    }
+
+    fn amounts(&self, name: &str, labels: &[&str], help: &str) -> MetricResult<CounterVec> {
+        self.add(CounterVec::new(Self::opts(name, help), labels))
     }
 
     fn histograms(
@@ -169,6 +178,31 @@ impl Metrics {
                 &["source"],
                 "Records scanned, counted or not.",
             )?,
+            cost: of.amounts(
+                "estimated_cost_dollars_total",
+                &["source"],
+                "What the scanned bytes cost at the source's `price_per_gib`.",
+            )?,
+            skipped: of.counters(
+                "skipped_seconds_total",
+                &WORKER,
+                "Time that was given up, older than `catch_up_limit`, and is never counted.",
+            )?,
+            api_requests: of.counters(
+                "aws_api_requests_total",
+                &["source", "operation"],
+                "Requests sent to AWS, retries included.",
+            )?,
+            api_errors: of.counters(
+                "aws_api_errors_total",
+                &["source", "operation", "reason"],
+                "Requests to AWS that failed after all retries.",
+            )?,
+            clock_skew: of.gauges(
+                "clock_skew_seconds",
+                &["source"],
+                "How far this host's clock is ahead of AWS's.",
+            )?,
             unreadable_files: of.gauges(
                 "unreadable_files",
                 &["source"],
@@ -221,13 +255,14 @@ impl Metrics {
     }
 
     /// A source is configured.
-    pub fn source_configured(&self, source: &str, interval: Duration, settle: Duration) {
+    pub fn source_configured(&self, source: &str, interval: Duration, terms: Terms) {
         self.interval
             .with_label_values(&[source])
             .set(seconds(interval));
         self.settle
             .with_label_values(&[source])
-            .set(seconds(settle));
+            .set(seconds(terms.settle));
+        self.cost.with_label_values(&[source]);
         self.scanned_bytes.with_label_values(&[source]);
         self.scanned_records.with_label_values(&[source]);
         self.deduplicated.with_label_values(&[source]);
@@ -240,6 +275,7 @@ impl Metrics {
         let labels = labels(worker);
         self.source_up.with_label_values(&labels).set(0);
         self.batches.with_label_values(&labels);
+        self.skipped.with_label_values(&labels);
         self.backlog.with_label_values(&labels);
         for reason in Reason::ALL {
             self.failure_counter(worker, reason);
@@ -250,6 +286,24 @@ impl Metrics {
             state.history_start,
             state.newest_record,
         );
+    }
+
+    /// Requests to AWS were sent.
+    pub fn requests_sent(&self, worker: &WorkerName, requests: &Requests) {
+        let source = worker.source.as_str();
+        for (operation, number) in &requests.sent {
+            self.api_requests
+                .with_label_values(&[source, operation])
+                .inc_by(*number);
+        }
+        for ((operation, reason), number) in &requests.failed {
+            self.api_errors
+                .with_label_values(&[source, operation, reason.label()])
+                .inc_by(*number);
+        }
+        if let Some(ahead) = requests.ahead {
+            self.clock_skew.with_label_values(&[source]).set(ahead);
+        }
     }
 
     /// A worker starts an attempt.
@@ -265,6 +319,7 @@ impl Metrics {
         worker: &WorkerName,
         batch: &Batch,
         committed: &Committed,
+        terms: Terms,
         now: Timestamp,
         took: Duration,
     ) {
@@ -276,6 +331,12 @@ impl Metrics {
         self.scanned_bytes
             .with_label_values(&source)
             .inc_by(batch.scanned_bytes);
+        self.cost
+            .with_label_values(&source)
+            .inc_by(terms.price(batch.scanned_bytes));
+        self.skipped
+            .with_label_values(&labels(worker))
+            .inc_by(batch.skipped_seconds);
         self.scanned_records
             .with_label_values(&source)
             .inc_by(batch.scanned_records);
@@ -305,7 +366,7 @@ impl Metrics {
         if let Some(watermark) = committed.watermark {
             self.backlog
                 .with_label_values(&labels(worker))
-                .set(seconds(now.since(watermark)));
+                .set(seconds(terms.backlog(watermark, now)));
         }
     }
 

@@ -1,10 +1,14 @@
 //! The seam that every source stands behind: stored progress and the time in, the next batch and the
 //! progress after it out.
 
+pub mod logs_insights;
+pub mod query;
 pub mod trail_files;
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::future::Future;
+use std::time::Duration;
 
 use crate::batch::{Batch, ProgressChange};
 use crate::time::Timestamp;
@@ -24,6 +28,52 @@ pub trait Source: Send + 'static {
         progress: &Self::Progress,
         now: Timestamp,
     ) -> impl Future<Output = Result<Option<Batch>, SourceError>> + Send;
+
+    /// What was asked of AWS since this was called last.
+    fn requests(&mut self) -> Requests {
+        Requests::default()
+    }
+
+    /// Stops what runs at AWS on this source's behalf: the process ends.
+    fn stop(&mut self, _: &Self::Progress) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+}
+
+/// Requests to AWS, and its clock beside the host's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Requests {
+    /// Requests sent, retries included, by operation.
+    pub sent: BTreeMap<String, u64>,
+    /// Requests that failed after all retries, by operation and reason.
+    pub failed: BTreeMap<(String, Reason), u64>,
+    /// How far the host's clock is ahead of AWS's in seconds, once there was an answer.
+    pub ahead: Option<i64>,
+}
+
+/// What a source's numbers are worth.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Terms {
+    /// How long after its end a window is asked for.
+    pub settle: Duration,
+    /// Dollars for a GiB scanned.
+    pub price_per_gib: f64,
+}
+
+impl Terms {
+    /// How much time is due and not yet counted.
+    pub fn backlog(self, watermark: Timestamp, now: Timestamp) -> Duration {
+        now.minus(self.settle).since(watermark)
+    }
+
+    /// What the scanned bytes cost.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "an estimate, far below the sizes that a float has not"
+    )]
+    pub fn price(self, bytes: u64) -> f64 {
+        bytes as f64 / (1_u64 << 30) as f64 * self.price_per_gib
+    }
 }
 
 /// A source's memory, built from the rows that the store keeps for it.
@@ -68,7 +118,7 @@ pub enum Reason {
     TooLarge,
     /// The day's budget is used up.
     Budget,
-    /// The network failed.
+    /// The network failed, or AWS's end of it.
     Connection,
     /// This program failed: its store, or a bug.
     Internal,

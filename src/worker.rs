@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
-use crate::source::{BadProgress, Progress, Reason, Source, SourceError};
+use crate::source::{BadProgress, Progress, Reason, Source, SourceError, Terms};
 use crate::status::Status;
 use crate::store::{Store, StoreError, WorkerName, WorkerState};
 use crate::time::Timestamp;
@@ -32,6 +32,7 @@ pub struct Worker<S: Source> {
     watermark: Option<Timestamp>,
     store: Store,
     reports: Reports,
+    terms: Terms,
     now: fn() -> Timestamp,
 }
 
@@ -84,8 +85,15 @@ impl<S: Source> Worker<S> {
             watermark: state.watermark,
             store,
             reports,
+            terms: Terms::default(),
             now,
         })
+    }
+
+    /// The same worker with its source's terms.
+    pub fn on(mut self, terms: Terms) -> Self {
+        self.terms = terms;
+        self
     }
 
     /// Ticks `every` so often until the process is asked to stop.
@@ -94,7 +102,7 @@ impl<S: Source> Worker<S> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while shutdown.unless_stopped(ticks.tick()).await.is_some() {
             let Some(result) = shutdown.unless_stopped(self.tick()).await else {
-                return;
+                break;
             };
             if let Err(error) = result {
                 warn!(
@@ -105,6 +113,7 @@ impl<S: Source> Worker<S> {
                 );
             }
         }
+        self.source.stop(&self.progress).await;
     }
 
     /// Commits every batch that is due, and stops at the first failure.
@@ -113,6 +122,7 @@ impl<S: Source> Worker<S> {
             .metrics
             .attempt_started(&self.name, (self.now)());
         let result = self.catch_up().await;
+        self.tell_requests();
         match &result {
             Ok(()) => {
                 self.reports
@@ -126,7 +136,7 @@ impl<S: Source> Worker<S> {
             Err(error) => {
                 let backlog = self
                     .watermark
-                    .map(|watermark| (self.now)().since(watermark));
+                    .map(|watermark| self.terms.backlog(watermark, (self.now)()));
                 self.reports
                     .metrics
                     .attempt_failed(&self.name, error.reason(), backlog);
@@ -165,9 +175,11 @@ impl<S: Source> Worker<S> {
                 &self.name,
                 &batch,
                 &committed,
+                self.terms,
                 now,
                 started.elapsed(),
             );
+            self.tell_requests();
             self.watermark = committed.watermark;
             self.reports.status.update(&self.name, |status| {
                 status.watermark = committed.watermark;
@@ -180,6 +192,11 @@ impl<S: Source> Worker<S> {
                 "batch committed"
             );
         }
+    }
+
+    fn tell_requests(&mut self) {
+        let requests = self.source.requests();
+        self.reports.metrics.requests_sent(&self.name, &requests);
     }
 }
 

@@ -9,15 +9,18 @@ use std::{env, fs};
 /// a source never sees the metrics or the store, only the commands know the configuration, SQLite stays in the
 /// store, and the text formats in the exposition.
 #[rustfmt::skip]
-const LAYERS: [(&str, &str, &str); 21] = [
+const LAYERS: [(&str, &str, &str); 22] = [
     ("time", "", "serde humantime"),
     ("tls", "", ""),
-    ("window", "time", ""),
+    ("window", "time", "serde"),
     ("call", "time tls", ""),
     ("record", "time tls", "serde_json thiserror wide"),
     ("batch", "call source time window", "hashbrown"),
-    ("source", "batch call record time window",
-     "tokio serde serde_json thiserror libdeflater flate2 memchr simdutf8 uuid xxhash_rust hashbrown walkdir globset"),
+    ("aws", "source time",
+     "tokio aws_config aws_credential_types aws_smithy_runtime_api aws_smithy_types governor"),
+    ("source", "aws batch call record time tls window",
+     "tokio tracing serde serde_json thiserror libdeflater flate2 memchr simdutf8 uuid xxhash_rust hashbrown walkdir \
+      globset humantime aws_config aws_sdk_cloudwatchlogs"),
     ("sample_trail", "time", "serde_json flate2 uuid fastrand"),
     ("totals", "call time tls", "hashbrown"),
     ("store", "batch call time tls totals", "tokio rusqlite thiserror humantime hashbrown postcard"),
@@ -28,10 +31,10 @@ const LAYERS: [(&str, &str, &str); 21] = [
     ("exposition", "metrics time tls totals", "bytes prometheus flate2 crc32fast hashbrown"),
     ("http", "exposition metrics shutdown status time", "tokio hyper hyper_util bytes tracing humantime"),
     ("logging", "", "tracing tracing_subscriber tracing_logfmt"),
-    ("config", "exposition logging source store tls", "config thiserror humantime strsim"),
+    ("config", "aws exposition logging source store tls window", "config thiserror humantime strsim"),
     ("cli", "logging", "clap humantime"),
     ("commands",
-     "cli config exposition http logging metrics sample_trail shutdown source status store time worker",
+     "aws cli config exposition http logging metrics sample_trail shutdown source status store time worker",
      "tokio tracing humantime tempfile"),
     ("main", "cli commands worker", "clap"),
 ];

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::{Failure, with_flags};
+use crate::aws::{Quota, Quotas};
 use crate::cli::{Serve, Web};
 use crate::config::{self, Config, Kind};
 use crate::exposition::Publisher;
@@ -19,6 +20,8 @@ use crate::http::{self, routes::App};
 use crate::metrics::{self, Metrics};
 use crate::shutdown::{self, Shutdown, Signals};
 use crate::source::Source;
+use crate::source::logs_insights::LogsInsights;
+use crate::source::query::QuerySource;
 use crate::source::trail_files::TrailFiles;
 use crate::status::Status;
 use crate::store::{Store, WorkerName};
@@ -109,9 +112,14 @@ async fn until_signalled(
     let server = tokio::spawn(http::serve(listeners, Arc::clone(&app), stopped.clone()));
 
     let mut workers = JoinSet::new();
-    let reports = Reports { metrics, status };
+    let parts = Parts {
+        store,
+        reports: Reports { metrics, status },
+        quotas: Quotas::default(),
+        stopped,
+    };
     for source in config.sources {
-        start_source(source, &store, &reports, &mut workers, &stopped).await?;
+        parts.start(source, &mut workers).await?;
     }
     publisher.settle();
     app.set_ready();
@@ -132,56 +140,74 @@ async fn until_signalled(
     }
     drop(workers);
     server.await?;
-    store.close().await;
+    parts.store.close().await;
     info!("stopped");
     Ok(outcome?)
 }
 
-async fn start_source(
-    source: config::Source,
-    store: &Store,
-    reports: &Reports,
-    workers: &mut JoinSet<()>,
-    stopped: &Shutdown,
-) -> Result<(), Box<dyn Error>> {
-    let config::Source {
-        name,
-        interval,
-        kind,
-    } = source;
-    let source_type = kind.type_name();
-    let name = WorkerName {
-        source: name,
-        source_type,
-        account: String::new(),
-        region: String::new(),
-    };
-    match kind {
-        Kind::TrailFiles(settings) => {
-            reports
-                .metrics
-                .source_configured(&name.source, interval, Duration::ZERO);
-            let source = TrailFiles::new(settings);
-            let worker = load(name, source, store, reports).await?;
-            workers.spawn(worker.run(interval, stopped.clone()));
-        }
-    }
-    Ok(())
+/// What all workers are made from.
+struct Parts {
+    store: Store,
+    reports: Reports,
+    quotas: Quotas,
+    stopped: Shutdown,
 }
 
-async fn load<S: Source>(
-    name: WorkerName,
-    source: S,
-    store: &Store,
-    reports: &Reports,
-) -> Result<Worker<S>, Box<dyn Error>> {
-    let state = store.worker(name.clone(), Timestamp::now()).await?;
-    Ok(Worker::new(
-        name,
-        &state,
-        source,
-        store.clone(),
-        reports.clone(),
-        Timestamp::now,
-    )?)
+impl Parts {
+    /// Starts the worker of a source.
+    async fn start(
+        &self,
+        source: config::Source,
+        workers: &mut JoinSet<()>,
+    ) -> Result<(), Box<dyn Error>> {
+        let config::Source {
+            name,
+            interval,
+            terms,
+            kind,
+        } = source;
+        let mut name = WorkerName {
+            source: name,
+            source_type: kind.type_name(),
+            account: String::new(),
+            region: String::new(),
+        };
+        let metrics = &self.reports.metrics;
+        metrics.source_configured(&name.source, interval, terms);
+        match kind {
+            Kind::TrailFiles(settings) => {
+                let worker = self.load(name, TrailFiles::new(settings)).await?;
+                workers.spawn(worker.on(terms).run(interval, self.stopped.clone()));
+            }
+            Kind::LogsInsights(query, settings) => {
+                let sdk = settings.access.load().await;
+                let region = sdk.region().map(ToString::to_string).unwrap_or_default();
+                let profile = settings.access.profile.as_deref().unwrap_or_default();
+                let quota = self.quotas.of(profile, &region, Quota::logs_insights);
+                name.region = region;
+                let engine = LogsInsights::new(&sdk, settings, Arc::clone(&quota));
+                let worker = self
+                    .load(name, QuerySource::new(engine, query, quota))
+                    .await?;
+                workers.spawn(worker.on(terms).run(interval, self.stopped.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    async fn load<S: Source>(
+        &self,
+        name: WorkerName,
+        source: S,
+    ) -> Result<Worker<S>, Box<dyn Error>> {
+        let state = self.store.worker(name.clone(), Timestamp::now()).await?;
+        Ok(Worker::new(
+            name,
+            &state,
+            source,
+            self.store.clone(),
+            self.reports.clone(),
+            Timestamp::now,
+        )?)
+    }
 }

@@ -128,6 +128,26 @@ impl Keys {
         flag.unwrap_or(default)
     }
 
+    /// A number that is not negative.
+    pub(super) fn amount(&mut self, key: &str, default: f64) -> f64 {
+        self.known.insert(key.to_owned());
+        #[expect(clippy::cast_precision_loss, reason = "no price is that large")]
+        let amount = match self.values.get(key).map(|value| &value.kind) {
+            None => return default,
+            Some(ValueKind::Float(amount)) => Some(*amount),
+            Some(ValueKind::I64(amount)) => Some(*amount as f64),
+            Some(_) => None,
+        };
+        let amount = amount.filter(|amount| amount.is_finite() && *amount >= 0.0);
+        self.check(amount.is_some(), key, "must be a number, 0 or more");
+        amount.unwrap_or(default)
+    }
+
+    /// A text that may be left out or empty.
+    pub(super) fn optional(&mut self, key: &str) -> Option<String> {
+        self.text(key).filter(|text| !text.is_empty())
+    }
+
     /// A list of texts.
     pub(super) fn texts(&mut self, key: &str, default: &[&str]) -> Vec<String> {
         self.known.insert(key.to_owned());

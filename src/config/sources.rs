@@ -1,9 +1,13 @@
 //! The `[[sources]]` tables.
 
+mod logs_insights;
+
 use std::time::Duration;
 
 use super::keys::{Keys, Problem};
 use crate::source::trail_files::{self, Choice};
+use crate::source::{Terms, logs_insights as insights, query};
+use crate::tls::TlsVersion;
 
 /// One `[[sources]]` table.
 #[derive(Clone, Debug)]
@@ -12,6 +16,8 @@ pub struct Source {
     pub name: String,
     /// How often it is asked.
     pub interval: Duration,
+    /// When its windows settle, and what its bytes cost.
+    pub terms: Terms,
     /// What it is.
     pub kind: Kind,
 }
@@ -21,6 +27,8 @@ pub struct Source {
 pub enum Kind {
     /// CloudTrail's own log files.
     TrailFiles(trail_files::Settings),
+    /// CloudWatch Logs Insights: what it shares with other query sources, and its own.
+    LogsInsights(query::Settings, insights::Settings),
 }
 
 impl Kind {
@@ -28,6 +36,7 @@ impl Kind {
     pub fn type_name(&self) -> &'static str {
         match self {
             Self::TrailFiles(_) => "trail_files",
+            Self::LogsInsights(..) => "logs_insights",
         }
     }
 }
@@ -36,7 +45,10 @@ impl Kind {
 pub(super) struct Shared {
     pub(super) bucket: Duration,
     pub(super) retention: Duration,
+    pub(super) minimum_version: TlsVersion,
 }
+
+const TYPES: &str = "must be `logs_insights` or `trail_files`";
 
 /// Reads every table; what is wrong with one does not hide what is wrong with another.
 pub(super) fn sources(keys: &mut Keys, shared: &Shared) -> Vec<Source> {
@@ -65,29 +77,29 @@ pub(super) fn sources(keys: &mut Keys, shared: &Shared) -> Vec<Source> {
         );
         let kind = keys.required(&key("type"));
         match kind.as_str() {
-            "trail_files" => {
-                let interval = keys.duration(&key("interval"), "10s");
-                keys.check(
-                    interval >= Duration::from_secs(1),
-                    &key("interval"),
-                    "must be at least 1s",
-                );
-                let settings = trail_files(keys, place, shared);
-                sources.push(Source {
-                    name,
-                    interval,
-                    kind: Kind::TrailFiles(settings),
-                });
-            }
+            "trail_files" => sources.push(Source {
+                name,
+                interval: interval(keys, &key("interval"), "10s"),
+                terms: Terms::default(),
+                kind: Kind::TrailFiles(trail_files(keys, place, shared)),
+            }),
+            "logs_insights" => sources.push(logs_insights::source(keys, place, name, shared)),
             // A missing `type` has been told already.
             "" => keys.ignore(&format!("sources[{place}]")),
             _ => {
-                keys.check(false, &key("type"), "must be `trail_files`");
+                keys.check(false, &key("type"), TYPES);
                 keys.ignore(&format!("sources[{place}]"));
             }
         }
     }
     sources
+}
+
+fn interval(keys: &mut Keys, key: &str, default: &str) -> Duration {
+    let interval = keys.duration(key, default);
+    let enough = interval >= Duration::from_secs(1);
+    keys.check(enough, key, "must be at least 1s");
+    interval
 }
 
 fn trail_files(keys: &mut Keys, place: usize, shared: &Shared) -> trail_files::Settings {

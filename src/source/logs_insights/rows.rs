@@ -1,0 +1,174 @@
+//! Reads the rows of an answer. What AWS does not document is taken either way: a missing member may be an absent
+//! field or an empty one, a number may be written as 12 or 1.2E1, and rows may carry a `@ptr`.
+
+use aws_sdk_cloudwatchlogs::types::ResultField;
+
+use super::text::{column, member};
+use crate::source::query::{Ask, CallRow, Leaf, Rows};
+use crate::source::{Reason, SourceError};
+use crate::time::Timestamp;
+
+/// Numbers above are not exact in AWS's floating point.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// Reads the rows of a leaf's answer; one that cannot be read fails them all.
+pub(super) fn read(rows: &[Vec<ResultField>], leaf: &Leaf) -> Result<Rows, SourceError> {
+    if let Ask::Values(part) = leaf.ask {
+        let values = rows.iter().map(|row| Row(row).text(member(part)));
+        return Ok(Rows::Values(values.collect()));
+    }
+    let rows = rows.iter().map(|row| call(Row(row)));
+    rows.collect::<Result<_, _>>().map(Rows::Calls)
+}
+
+/// A count in AWS's floating point, as a whole number.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a cast of a float saturates, and what is no number is 0"
+)]
+pub(super) fn whole(number: f64) -> u64 {
+    number.round() as u64
+}
+
+/// One row: fields and their texts.
+#[derive(Clone, Copy)]
+struct Row<'r>(&'r [ResultField]);
+
+impl<'r> Row<'r> {
+    /// The text of a member that is not empty.
+    fn text(self, member: &str) -> Option<String> {
+        let field = self.field(|name| name == member)?;
+        Some(field.to_owned()).filter(|text| !text.is_empty())
+    }
+
+    fn field(self, wanted: impl Fn(&str) -> bool) -> Option<&'r str> {
+        let named = |field: &&ResultField| {
+            let name = field.field().unwrap_or_default();
+            wanted(name.strip_prefix("record.").unwrap_or(name))
+        };
+        self.0.iter().find(named)?.value()
+    }
+}
+
+fn call(row: Row<'_>) -> Result<CallRow, SourceError> {
+    let bad = |what: &str| {
+        let message = format!("a row has no readable {what}: {:?}", row.0);
+        SourceError::new(Reason::BadAnswer, message)
+    };
+    let bucket = row.field(|name| name.starts_with("bin(")).and_then(time);
+    let calls = row.field(|name| name == column::CALLS).and_then(number);
+    let [
+        event_source,
+        tls_version,
+        cipher_suite,
+        key_exchange,
+        account_id,
+        aws_region,
+    ] = column::KEY.map(|member| row.text(member));
+    let host = row.field(|name| name == column::TLS_HOST);
+    let has_host = matches!(host, Some("1" | "true" | "TRUE"));
+    let has_tls =
+        has_host || tls_version.is_some() || cipher_suite.is_some() || key_exchange.is_some();
+    Ok(CallRow {
+        bucket: bucket.ok_or_else(|| bad("bucket"))?,
+        event_source,
+        event_name: row.text(column::EVENT_NAME),
+        tls_version,
+        cipher_suite,
+        key_exchange,
+        has_tls,
+        account_id,
+        aws_region,
+        calls: calls.ok_or_else(|| bad("count"))?,
+        last: row
+            .field(|name| name == column::LAST)
+            .and_then(Timestamp::parse),
+    })
+}
+
+/// The start of a bin, as in `2026-06-01 10:05:00.000`.
+fn time(text: &str) -> Option<Timestamp> {
+    Timestamp::parse(&format!("{}Z", text.replace(' ', "T")))
+}
+
+fn number(text: &str) -> Option<u64> {
+    text.parse().ok().or_else(|| {
+        let number: f64 = text.parse().ok()?;
+        (0.0..=EXACT).contains(&number).then(|| whole(number))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::window::Window;
+
+    fn row(fields: &[(&str, &str)]) -> Vec<ResultField> {
+        let field = |(name, value): &(&str, &str)| {
+            ResultField::builder().field(*name).value(*value).build()
+        };
+        fields.iter().map(field).collect()
+    }
+
+    fn read_one(fields: &[(&str, &str)]) -> Result<CallRow, String> {
+        let window = Window {
+            from: Timestamp::from_secs(0),
+            to: Timestamp::from_secs(60),
+        };
+        let leaf = Leaf::new(window, Ask::Calls);
+        match read(&[row(fields)], &leaf) {
+            Ok(Rows::Calls(mut rows)) => Ok(rows.remove(0)),
+            Ok(Rows::Values(_)) => unreachable!("calls were asked for"),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn what_aws_does_not_document_is_read_either_way() {
+        let expected = CallRow {
+            bucket: Timestamp::parse("2026-06-01T10:05:00Z").unwrap(),
+            event_source: Some("s3.amazonaws.com".to_owned()),
+            event_name: Some("GetObject".to_owned()),
+            calls: 12_300_000,
+            last: Timestamp::parse("2026-06-01T10:04:58Z"),
+            ..CallRow::default()
+        };
+        let plain = [
+            ("bin(5m)", "2026-06-01 10:05:00.000"),
+            ("calls", "12300000"),
+            ("lastEventTime", "2026-06-01T10:04:58Z"),
+            ("eventSource", "s3.amazonaws.com"),
+            ("eventName", "GetObject"),
+            ("tlsHost", "0"),
+        ];
+        let odd = [
+            ("@ptr", "CmEKJgoi"),
+            ("tlsDetails.tlsVersion", ""),
+            ("awsRegion", ""),
+            ("tlsHost", "false"),
+            ("record.eventName", "GetObject"),
+            ("record.eventSource", "s3.amazonaws.com"),
+            ("lastEventTime", "2026-06-01T10:04:58Z"),
+            ("calls", "1.23E7"),
+            ("bin(5m)", "2026-06-01 10:05:00.000"),
+        ];
+        assert_eq!(read_one(&plain), Ok(expected.clone()));
+        assert_eq!(read_one(&odd), Ok(expected));
+    }
+
+    #[test]
+    fn a_row_without_a_readable_bucket_or_count_is_an_error() {
+        let bucket = ("bin(5m)", "2026-06-01 10:05:00.000");
+        for fields in [
+            &[bucket][..],
+            &[("calls", "7")],
+            &[bucket, ("calls", "many")],
+            &[bucket, ("calls", "-1")],
+            &[bucket, ("calls", "NaN")],
+            &[("bin(5m)", "yesterday"), ("calls", "7")],
+        ] {
+            assert!(read_one(fields).is_err(), "{fields:?}");
+        }
+    }
+}

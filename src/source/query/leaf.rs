@@ -1,0 +1,137 @@
+//! What one query asks for, and how it is split when its answer would not be whole.
+
+use serde::{Deserialize, Serialize};
+
+use crate::window::Window;
+
+/// A part of the counting that one query answers. A window is one leaf; where that has too many rows it is
+/// split, and each part of it is a leaf.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaf {
+    /// The time asked for.
+    pub window: Window,
+    /// Only calls with these values; `None` is a value too: the record has no such member.
+    pub only: Vec<(Part, Option<String>)>,
+    /// What is asked.
+    pub ask: Ask,
+}
+
+/// What a leaf asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    /// Calls by their whole key and bucket.
+    Calls,
+    /// The same without `event_name`: the last resort.
+    CallsWithoutEventName,
+    /// Calls of all versions, where the others ask for outdated ones alone: outdated ones are left out.
+    Control,
+    /// Which values a member has, so that each can be asked for on its own.
+    Values(Part),
+}
+
+/// A member of the record by which a window of one second is split further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// `awsRegion`.
+    Region,
+    /// `recipientAccountId`.
+    Account,
+    /// `eventSource`.
+    Service,
+}
+
+impl Part {
+    /// In the order of splitting: the first ones divide most evenly.
+    pub const ALL: [Self; 3] = [Self::Region, Self::Account, Self::Service];
+}
+
+impl Leaf {
+    /// All calls of a window.
+    pub fn new(window: Window, ask: Ask) -> Self {
+        Self {
+            window,
+            only: Vec::new(),
+            ask,
+        }
+    }
+
+    /// Whether the watermark waits for this leaf.
+    pub(super) fn holds_watermark(&self) -> bool {
+        self.ask != Ask::Control
+    }
+
+    /// The leaves to ask instead because the answer had too many rows, the oldest first: halves down to a second,
+    /// then one for each Region, account and service, then without `event_name`. `None` if nothing is left to split.
+    pub(super) fn split(&self) -> Option<Vec<Self>> {
+        let with = |ask| Self {
+            ask,
+            ..self.clone()
+        };
+        if let Some((first, second)) = self.window.halves() {
+            let half = |window| Self {
+                window,
+                ..self.clone()
+            };
+            return Some(vec![half(first), half(second)]);
+        }
+        let next = Part::ALL
+            .into_iter()
+            .find(|part| self.only.iter().all(|(known, _)| known != part));
+        match (self.ask, next) {
+            (Ask::CallsWithoutEventName, _) => None,
+            (Ask::Values(_), _) | (_, None) => Some(vec![with(Ask::CallsWithoutEventName)]),
+            (Ask::Calls | Ask::Control, Some(part)) => Some(vec![with(Ask::Values(part))]),
+        }
+    }
+
+    /// One leaf for each value that `part` was found to have.
+    pub(super) fn by_value(&self, part: Part, values: Vec<Option<String>>) -> Vec<Self> {
+        let only = |value| {
+            let mut only = self.only.clone();
+            only.push((part, value));
+            Self {
+                window: self.window,
+                only,
+                ask: Ask::Calls,
+            }
+        };
+        values.into_iter().map(only).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Timestamp;
+
+    fn leaf(from: i64, to: i64) -> Leaf {
+        let (from, to) = (Timestamp::from_secs(from), Timestamp::from_secs(to));
+        Leaf::new(Window { from, to }, Ask::Calls)
+    }
+
+    #[test]
+    fn a_window_is_halved_down_to_a_second_then_split_by_values_and_at_last_counted_without_event_names()
+     {
+        assert_eq!(leaf(0, 3).split(), Some(vec![leaf(0, 1), leaf(1, 3)]));
+        let mut second = leaf(7, 8);
+        for part in Part::ALL {
+            let asked = second.split().unwrap().remove(0);
+            assert_eq!(asked.ask, Ask::Values(part));
+            let mut parts = asked.by_value(part, vec![Some("a".to_owned()), None]);
+            assert_eq!(parts.len(), 2);
+            second = parts.remove(0);
+            assert_eq!(second.only.last(), Some(&(part, Some("a".to_owned()))));
+        }
+        let last = second.split().unwrap().remove(0);
+        assert_eq!((last.ask, last.only.len()), (Ask::CallsWithoutEventName, 3));
+        assert_eq!(last.split(), None);
+    }
+
+    #[test]
+    fn too_many_values_are_not_asked_for_one_by_one() {
+        let values = leaf(7, 8).split().unwrap().remove(0);
+        assert_eq!(values.split().unwrap()[0].ask, Ask::CallsWithoutEventName);
+    }
+}

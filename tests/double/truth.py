@@ -1,0 +1,87 @@
+"""What the exporter must show of some log events, by DuckDB over the records themselves.
+
+python truth.py EVENTS FROM_MS TO_MS WINDOW_FROM_MS  reads a file of lines as /control/events takes it, and prints the
+samples of the data block as `metric{label="value",...} number`, without the label `source`, sorted. Events from
+FROM_MS on and before TO_MS are counted; gauges cover those from WINDOW_FROM_MS on.
+"""
+
+import sys
+
+import duckdb
+
+KEY_EXCHANGES = ["x25519", "x448", "secp256r1", "secp384r1", "secp521r1"]
+POST_QUANTUM = [
+    "x25519mlkem768",
+    "secp256r1mlkem768",
+    "secp384r1mlkem1024",
+    "x25519kyber768draft00",
+    "secp256r1kyber768draft00",
+]
+
+# Each call with its labels, as README.md's "What the numbers mean" defines them.
+CALLS = """
+CREATE TABLE calls AS
+WITH records AS (
+    SELECT timestamp, message::JSON AS r, message::JSON->'$.tlsDetails' AS t
+    FROM read_json(?, format = 'newline_delimited', columns = {timestamp: 'BIGINT', message: 'VARCHAR'})
+    WHERE timestamp >= ? AND timestamp < ?
+), texts AS (
+    SELECT timestamp, json_type(t) = 'OBJECT' AS tls,
+        coalesce(r->>'$.eventSource', '') AS source, coalesce(r->>'$.eventName', '') AS event,
+        coalesce(r->>'$.recipientAccountId', '') AS account, coalesce(r->>'$.awsRegion', '') AS region,
+        coalesce(t->>'$.tlsVersion', '') AS version, coalesce(t->>'$.cipherSuite', '') AS cipher,
+        lower(coalesce(t->>'$.keyExchange', '')) AS exchange,
+        epoch(strptime(r->>'$.eventTime', '%Y-%m-%dT%H:%M:%SZ')) AS event_time
+    FROM records
+)
+SELECT timestamp, event_time,
+    regexp_replace(source, '[.]amazonaws[.]com$', '') AS aws_service,
+    if(event = '', 'none', event) AS event_name,
+    if(account = '', 'none', account) AS account_id,
+    if(region = '', 'none', region) AS aws_region,
+    CASE WHEN version = '' THEN 'none' WHEN version IN ('TLSv1', 'TLSv1.1', 'TLSv1.2', 'TLSv1.3') THEN version
+        ELSE 'unknown' END AS tls_version,
+    if(cipher = '', 'none', cipher) AS cipher_suite,
+    CASE WHEN tls IS NOT TRUE THEN 'none' WHEN exchange = '' THEN 'unreported'
+        WHEN list_contains(?::VARCHAR[], exchange) THEN exchange ELSE 'other' END AS key_exchange,
+    CASE WHEN exchange LIKE '%mlkem%' OR exchange LIKE '%kyber%' THEN 'yes'
+        WHEN list_contains(?::VARCHAR[], exchange) THEN 'no' ELSE 'unreported' END AS post_quantum
+FROM texts WHERE source <> ''
+"""
+OUTDATED = "tls_version IN ('TLSv1', 'TLSv1.1')"
+CONTROL = "tls_version IN ('TLSv1.2', 'TLSv1.3')"
+KEY = ["aws_service", "tls_version", "event_name", "account_id"]
+EXCHANGE = ["aws_service", "account_id", "key_exchange", "post_quantum"]
+# A gauge series of a modern version vanishes at 0; one of an outdated version stays.
+IN_WINDOW = "count(*) FILTER (timestamp >= getvariable('since'))"
+# Metric, labels, value, which calls, which groups.
+FAMILIES = [
+    ("calls_total", KEY, "count(*)", "true", "true"),
+    ("window_calls", KEY, IN_WINDOW, "true", f"{IN_WINDOW} > 0 OR {OUTDATED}"),
+    ("account_outdated_window_calls", ["account_id"], f"count(*) FILTER (timestamp >= getvariable('since') AND {OUTDATED})", "true", "true"),
+    ("outdated_window_calls", ["aws_service", "account_id"], IN_WINDOW, OUTDATED, "true"),
+    ("control_window_calls", ["account_id"], f"count(*) FILTER (timestamp >= getvariable('since') AND {CONTROL})", "true", "true"),
+    ("cipher_suite_window_calls", ["aws_service", "tls_version", "cipher_suite"], IN_WINDOW, "true", f"{IN_WINDOW} > 0 OR {OUTDATED}"),
+    ("key_exchange_calls_total", EXCHANGE, "count(*)", "true", "true"),
+    ("account_newest_record_timestamp_seconds", ["account_id"], "max(event_time)", "true", "true"),
+    ("outdated_last_call_timestamp_seconds", KEY, "max(event_time)", OUTDATED, "true"),
+]
+
+
+def samples(events: str, start: int, end: int, window: int) -> list[str]:
+    base = duckdb.connect()
+    base.execute(CALLS, [events, start, end, KEY_EXCHANGES + POST_QUANTUM, KEY_EXCHANGES])
+    base.execute(f"SET VARIABLE since = {window}")
+    lines = []
+    for name, labels, value, calls, groups in FAMILIES:
+        keys = ", ".join(labels)
+        query = f"SELECT {keys}, {value} FROM calls WHERE {calls} GROUP BY {keys} HAVING {groups}"
+        for *texts, number in base.execute(query).fetchall():
+            pairs = ",".join(f'{label}="{text}"' for label, text in sorted(zip(labels, texts)))
+            lines.append(f"cloudtrail_tls_{name}{{{pairs}}} {round(number)}")
+    return sorted(lines)
+
+
+if __name__ == "__main__":
+    file, *numbers = sys.argv[1:]
+    print("\n".join(samples(file, *map(int, numbers))))
