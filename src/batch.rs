@@ -20,6 +20,8 @@ pub struct Batch {
     /// The time that is counted to its end with this batch: the watermark becomes `to`. `None` when
     /// only the progress changes, as when a query was started.
     pub covered: Option<Window>,
+    /// The counts are those of this window's buckets counted again: only what is more than before counts.
+    pub recounted: Option<Window>,
     /// Time that was given up and is never counted, in seconds.
     pub skipped_seconds: u64,
     /// Bytes that were scanned: what AWS bills, or what was read of files.

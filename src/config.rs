@@ -196,6 +196,7 @@ fn config(keys: &mut Keys, state_directory: Option<&str>) -> Config {
     };
     let shared = Shared {
         bucket,
+        window,
         retention,
         minimum_version,
     };

@@ -38,6 +38,7 @@ pub struct Metrics {
     scanned_records: IntCounterVec,
     cost: CounterVec,
     skipped: IntCounterVec,
+    late: IntCounterVec,
     api_requests: IntCounterVec,
     api_errors: IntCounterVec,
     clock_skew: IntGaugeVec,
@@ -188,6 +189,11 @@ impl Metrics {
                 &WORKER,
                 "Time that was given up, older than `catch_up_limit`, and is never counted.",
             )?,
+            late: of.counters(
+                "late_calls_total",
+                &WORKER,
+                "Calls that were found when a window was counted again.",
+            )?,
             api_requests: of.counters(
                 "aws_api_requests_total",
                 &["source", "operation"],
@@ -276,6 +282,7 @@ impl Metrics {
         self.source_up.with_label_values(&labels).set(0);
         self.batches.with_label_values(&labels);
         self.skipped.with_label_values(&labels);
+        self.late.with_label_values(&labels);
         self.backlog.with_label_values(&labels);
         for reason in Reason::ALL {
             self.failure_counter(worker, reason);
@@ -337,6 +344,9 @@ impl Metrics {
         self.skipped
             .with_label_values(&labels(worker))
             .inc_by(batch.skipped_seconds);
+        self.late
+            .with_label_values(&labels(worker))
+            .inc_by(committed.recount.late);
         self.scanned_records
             .with_label_values(&source)
             .inc_by(batch.scanned_records);

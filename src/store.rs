@@ -80,8 +80,19 @@ pub struct Committed {
     pub history_start: Option<Timestamp>,
     /// The newest record counted.
     pub newest_record: Option<Timestamp>,
+    /// What counting a window again found: calls that were not there before, and calls that are gone.
+    pub recount: Recount,
     /// The size of the database.
     pub state_bytes: u64,
+}
+
+/// How a window that was counted again differs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recount {
+    /// Calls that had come late; they count now.
+    pub late: u64,
+    /// Calls that were counted and are not found any more; they stay counted.
+    pub gone: u64,
 }
 
 /// Why the store cannot be opened or written.

@@ -14,6 +14,9 @@ use crate::status::Status;
 use crate::store::{Store, StoreError, WorkerName, WorkerState};
 use crate::time::Timestamp;
 
+/// Clocks that differ more than this, in seconds, are worth a warning.
+const SKEW: i64 = 60;
+
 /// What a worker tells of itself, and to whom.
 #[derive(Clone, Debug)]
 pub struct Reports {
@@ -122,7 +125,12 @@ impl<S: Source> Worker<S> {
             .metrics
             .attempt_started(&self.name, (self.now)());
         let result = self.catch_up().await;
-        self.tell_requests();
+        if let Some(seconds) = self.tell_requests().filter(|ahead| ahead.abs() > SKEW) {
+            warn!(
+                source = self.name.source,
+                seconds, "this host's clock is ahead of AWS's"
+            );
+        }
         match &result {
             Ok(()) => {
                 self.reports
@@ -168,6 +176,13 @@ impl<S: Source> Worker<S> {
             }
             let now = (self.now)();
             let committed = self.store.commit(self.id, Arc::clone(&batch), now).await?;
+            if committed.recount.gone > 0 {
+                let calls = committed.recount.gone;
+                warn!(
+                    source = self.name.source,
+                    calls, "counted before and not found again; they stay counted"
+                );
+            }
             for change in &batch.progress {
                 self.progress.apply(change)?;
             }
@@ -194,9 +209,11 @@ impl<S: Source> Worker<S> {
         }
     }
 
-    fn tell_requests(&mut self) {
+    /// Tells the requests to AWS; returns how far the host's clock is ahead of AWS's.
+    fn tell_requests(&mut self) -> Option<i64> {
         let requests = self.source.requests();
         self.reports.metrics.requests_sent(&self.name, &requests);
+        requests.ahead
     }
 }
 

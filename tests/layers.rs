@@ -23,7 +23,7 @@ const LAYERS: [(&str, &str, &str); 22] = [
       globset humantime aws_config aws_sdk_cloudwatchlogs"),
     ("sample_trail", "time", "serde_json flate2 uuid fastrand"),
     ("totals", "call time tls", "hashbrown"),
-    ("store", "batch call time tls totals", "tokio rusqlite thiserror humantime hashbrown postcard"),
+    ("store", "batch call time tls totals window", "tokio rusqlite thiserror humantime hashbrown postcard"),
     ("metrics", "batch source store time", "prometheus"),
     ("status", "store time", ""),
     ("shutdown", "", "tokio"),

@@ -44,6 +44,7 @@ impl Kind {
 /// What the sources need to know of the rest.
 pub(super) struct Shared {
     pub(super) bucket: Duration,
+    pub(super) window: Duration,
     pub(super) retention: Duration,
     pub(super) minimum_version: TlsVersion,
 }

@@ -19,7 +19,7 @@ pub use self::leaf::{Ask, Leaf, Part};
 use self::progress::InFlight;
 pub use self::progress::QueryProgress;
 use crate::aws::Quota;
-use crate::batch::Batch;
+use crate::batch::{Batch, Rejected};
 use crate::source::{Reason, Requests, Source, SourceError};
 use crate::time::Timestamp;
 use crate::tls::TlsVersion;
@@ -92,6 +92,10 @@ pub struct Settings {
     pub timeout: Duration,
     /// The pause before a query is looked at first; later ones are longer.
     pub first_pause: Duration,
+    /// A window is counted again so long after it settled …
+    pub recount_after: Option<Duration>,
+    /// … as long as it is not older than this, seen from the watermark: its buckets become hours then.
+    pub recount_reach: Duration,
     /// Whether only outdated calls are asked for, and all calls in one bucket an hour.
     pub control: bool,
     /// Calls below are outdated.
@@ -146,6 +150,27 @@ impl<E: Engine> QuerySource<E> {
         schedule.due(watermark, now)
     }
 
+    /// The window that is due to be counted again.
+    fn due_again(
+        &self,
+        progress: &QueryProgress,
+        watermark: Timestamp,
+        now: Timestamp,
+    ) -> Option<Window> {
+        let after = self.settings.recount_after?;
+        let bucket = self.settings.schedule.bucket;
+        let schedule = Schedule {
+            settle: self.settings.schedule.settle + after,
+            ..self.settings.schedule
+        };
+        let reach = watermark.minus(self.settings.recount_reach);
+        let oldest = reach.floor(bucket).plus(bucket);
+        let from = progress.recounted?.max(oldest);
+        let window = schedule.due(from, now)?;
+        let to = window.to.min(watermark.floor(bucket));
+        (to > from).then_some(Window { from, to })
+    }
+
     /// The leaves of a window, the next last.
     fn leaves(&self, window: Window) -> Vec<Leaf> {
         let mut leaves = Vec::new();
@@ -158,13 +183,13 @@ impl<E: Engine> QuerySource<E> {
                     to: hour.plus(bucket),
                 };
                 if hour >= window.from {
-                    leaves.push(Leaf::new(control, Ask::Control));
+                    leaves.push(Leaf::control(control));
                 }
                 hour = hour.plus(HOUR);
             }
             leaves.reverse();
         }
-        leaves.push(Leaf::new(window, Ask::Calls));
+        leaves.push(Leaf::calls(window));
         leaves
     }
 
@@ -183,16 +208,25 @@ impl<E: Engine> QuerySource<E> {
         } = self.settings;
         let mut leaves = progress.leaves.clone();
         if leaves.is_empty() {
-            let first = trusted.minus(lookback).floor(schedule.bucket);
-            let watermark = progress.watermark.unwrap_or(first);
+            let Some(watermark) = progress.watermark else {
+                // Stored, as it must not move on with the clock until the first window is due.
+                let mut batch = Batch::default();
+                let first = trusted.minus(lookback).floor(schedule.bucket);
+                batch.progress.push(progress::put_watermark(first));
+                batch.progress.push(progress::put_recounted(first));
+                return Ok(Some(batch));
+            };
             let oldest = trusted.minus(catch_up_limit).floor(schedule.bucket);
             if watermark < oldest {
                 return Ok(Some(given_up(watermark, oldest)));
             }
-            let Some(window) = self.due(watermark, trusted) else {
-                return Ok(None);
+            leaves = match self.due(watermark, trusted) {
+                Some(window) => self.leaves(window),
+                None => match self.due_again(progress, watermark, trusted) {
+                    Some(window) => vec![Leaf::recount(window)],
+                    None => return Ok(None),
+                },
             };
-            leaves = self.leaves(window);
         }
         let Some(leaf) = leaves.last().cloned() else {
             return Ok(None);
@@ -342,26 +376,35 @@ impl<E: Engine> QuerySource<E> {
             warn!(%from, calls = counts.calls(), "too many calls for one answer: counted without event_name, as `other`");
         }
         // A window went well in one piece: the next may be longer again.
-        if rest.iter().all(|leaf| !leaf.holds_watermark()) {
+        if leaf.holds_watermark() && rest.iter().all(|leaf| !leaf.holds_watermark()) {
             self.longest = (self.longest * 2).min(self.settings.schedule.longest);
         }
         let mut batch = replaced(rest);
         batch.counts = counts;
+        if leaf.recount {
+            batch.recounted = Some(leaf.window);
+            batch.progress.push(progress::put_recounted(leaf.window.to));
+        }
         advance(&mut batch, leaf, rest, before);
         Ok(batch)
     }
 
     /// Asks for the parts of a leaf instead of all of it.
     fn split(&mut self, leaf: &Leaf, rest: &[Leaf]) -> Result<Batch, SourceError> {
-        let Some(parts) = leaf.split() else {
+        let Some(parts) = leaf.split(self.settings.schedule.bucket) else {
+            if leaf.recount {
+                return Ok(not_recounted(leaf, rest));
+            }
             let from = leaf.window.from;
             let message = format!(
                 "the second from {from} has more rows than an answer holds, even without event_name"
             );
             return Err(SourceError::new(Reason::Truncated, message));
         };
-        let shorter = (leaf.window.length() / 2).max(self.settings.schedule.bucket);
-        self.longest = self.longest.min(shorter);
+        if leaf.holds_watermark() {
+            let shorter = (leaf.window.length() / 2).max(self.settings.schedule.bucket);
+            self.longest = self.longest.min(shorter);
+        }
         debug!(from = %leaf.window.from, to = %leaf.window.to, ask = ?leaf.ask, "split");
         let mut leaves = rest.to_vec();
         leaves.extend(parts.into_iter().rev());
@@ -471,11 +514,23 @@ fn without_query() -> Batch {
 fn given_up(watermark: Timestamp, to: Timestamp) -> Batch {
     warn!(from = %watermark, %to, "given up: older than `catch_up_limit`");
     Batch {
-        progress: vec![progress::put_watermark(to)],
+        progress: vec![progress::put_watermark(to), progress::put_recounted(to)],
         covered: Some(Window { from: to, to }),
         skipped_seconds: to.since(watermark).as_secs(),
         ..Batch::default()
     }
+}
+
+/// A batch that leaves a bucket as it was counted: it has more rows than an answer holds.
+fn not_recounted(leaf: &Leaf, rest: &[Leaf]) -> Batch {
+    let mut batch = replaced(rest);
+    batch.progress.push(progress::put_recounted(leaf.window.to));
+    batch.rejected.push(Rejected {
+        name: format!("the bucket {}", leaf.window.from),
+        reason: Reason::Truncated,
+        error: "counted again it has more rows than an answer holds; it stays as it is".to_owned(),
+    });
+    batch
 }
 
 /// Moves the watermark behind `leaf`, as far as no leaf that is left holds it.

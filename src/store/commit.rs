@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use rusqlite::{Connection, Transaction, params};
 
 use super::buckets::{self, Calls};
 use super::db::Db;
 use super::keys::{self, Keys};
 use super::runs::{Run, RunKey, Sightings};
-use super::{Committed, Settings, StoreError};
-use crate::batch::{Batch, ProgressChange};
-use crate::call::CallKey;
+use super::{Committed, Recount, Settings, StoreError};
+use crate::batch::{Batch, Counts, ProgressChange};
+use crate::call::{CallKey, Tally};
 use crate::time::Timestamp;
 use crate::totals::{Change, KeyChange};
+use crate::window::Window;
 
 /// What a commit changes of each key, by the key's number.
 type KeyChanges = BTreeMap<u32, KeyChange>;
@@ -42,7 +44,12 @@ impl Db {
         if let (Some(old), Some(new)) = (old_start, new_start) {
             step.leave_window(&self.keys, old, new, &mut changes)?;
         }
-        let runs = step.add_counts(batch, &numbers, new_start, now, &mut changes)?;
+        let (difference, recount) = match batch.recounted {
+            Some(window) => step.recount(batch, &numbers, window)?,
+            None => (None, Recount::default()),
+        };
+        let counts = difference.as_ref().unwrap_or(&batch.counts);
+        let runs = step.add_counts(counts, &numbers, new_start, now, &mut changes)?;
         step.add_totals(&changes)?;
         step.write_progress(&batch.progress)?;
         worker.write(&transaction, id)?;
@@ -67,6 +74,7 @@ impl Db {
             watermark: worker.watermark,
             history_start: worker.history_start,
             newest_record: worker.newest_record,
+            recount,
             state_bytes,
         };
         self.workers.insert(id, worker);
@@ -133,23 +141,58 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Adds the batch's calls to their buckets; tells the runs that they begin or go on with.
-    fn add_counts(
+    /// What of a batch is more than was counted before in the buckets of `window`, with the batch's numbers of keys.
+    fn recount(
         &self,
         batch: &Batch,
+        numbers: &[u32],
+        window: Window,
+    ) -> Result<(Option<Counts>, Recount), StoreError> {
+        let mut before: HashMap<(Timestamp, u32), u64> = HashMap::new();
+        buckets::each(
+            self.transaction,
+            self.id,
+            window.from,
+            window.to,
+            |bucket, key, calls| *before.entry((bucket, key)).or_default() += calls,
+        )?;
+        let mut more = Counts::default();
+        for key in batch.counts.keys() {
+            more.number(key);
+        }
+        let mut recount = Recount::default();
+        for (bucket, tallies) in batch.counts.buckets() {
+            let late = tallies.filter_map(|(place, tally)| {
+                let key = (bucket, *numbers.get(place as usize)?);
+                let known = before.remove(&key).unwrap_or_default();
+                recount.gone += known.saturating_sub(tally.calls);
+                let calls = tally.calls.saturating_sub(known);
+                recount.late += calls;
+                Some((place, Tally { calls, ..tally }))
+            });
+            more.add_to(bucket, late);
+        }
+        recount.gone += before.values().sum::<u64>();
+        Ok((Some(more), recount))
+    }
+
+    /// Adds calls to their buckets; tells the runs that they begin or go on with.
+    fn add_counts(
+        &self,
+        counts: &Counts,
         numbers: &[u32],
         window_start: Option<Timestamp>,
         now: Timestamp,
         changes: &mut KeyChanges,
     ) -> Result<Vec<(RunKey, Run)>, StoreError> {
-        let keys = batch.counts.keys();
+        let keys = counts.keys();
         let mut sightings = Sightings::default();
         let mut by_place: Vec<_> = keys
             .iter()
             .zip(numbers)
             .map(|(key, number)| KeyChange::new(*number, key))
             .collect();
-        for (bucket, tallies) in batch.counts.buckets() {
+        for (bucket, tallies) in counts.buckets() {
             let in_window = window_start.is_some_and(|start| bucket >= start);
             let mut calls: Calls = Vec::with_capacity(tallies.len());
             for (place, tally) in tallies {

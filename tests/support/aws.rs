@@ -15,6 +15,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_smithy_types::timeout::TimeoutConfig;
 use cloudtrail_tls_exporter::aws::{Access, Quota};
 use cloudtrail_tls_exporter::exposition::negotiate::Format;
 use cloudtrail_tls_exporter::exposition::{self, Publisher};
@@ -154,8 +155,33 @@ pub fn calls(stats: &Value, operation: &str) -> u64 {
     stats["calls"][operation].as_u64().unwrap_or(0)
 }
 
+/// What nobody could confirm of AWS, all one way …
+pub fn one_way() -> Value {
+    json!({"missing_key": "absent", "end_inclusive": "millisecond", "ptr_in_rows": false,
+        "number_format": "plain", "statistics": "all", "boolean": "1/0", "not_equal_absent": false,
+        "ia_discovers_fields": true, "literal_in_coalesce": "ok", "field_order": "as_written"})
+}
+
+/// … and all the other.
+pub fn the_other_way() -> Value {
+    json!({"missing_key": "empty", "end_inclusive": "second", "ptr_in_rows": true,
+        "number_format": "scientific", "statistics": "three", "boolean": "true/false", "not_equal_absent": true,
+        "ia_discovers_fields": false, "literal_in_coalesce": "refused", "field_order": "shuffled"})
+}
+
+/// Runs a test with all that nobody could confirm of AWS one way, and again the other way.
+pub fn both_ways(test: impl Fn()) {
+    for switches in [one_way(), the_other_way()] {
+        SWITCHES.set(Some(switches));
+        test();
+    }
+    SWITCHES.set(None);
+}
+
 thread_local! {
     static NOW: Cell<i64> = const { Cell::new(0) };
+    /// How the doubles of this thread are switched.
+    static SWITCHES: Cell<Option<Value>> = const { Cell::new(None) };
 }
 
 /// The host's clock of the test that runs on this thread.
@@ -172,8 +198,10 @@ pub fn set_now(now: Timestamp) {
 pub struct Setup {
     pub query: query::Settings,
     pub engine: logs_insights::Settings,
-    pub starts_per_second: u32,
+    pub quota: Arc<Quota>,
     pub credentials: Credentials,
+    /// How long one request may take.
+    pub patience: Duration,
     /// The window of the gauges.
     pub window: Duration,
 }
@@ -192,6 +220,8 @@ impl Setup {
                 catch_up_limit: 7 * 24 * HOUR,
                 timeout: 15 * MINUTE,
                 first_pause: Duration::from_millis(1),
+                recount_after: None,
+                recount_reach: 23 * HOUR,
                 control: false,
                 minimum_version: TlsVersion::Tls12,
             },
@@ -206,8 +236,9 @@ impl Setup {
                 page: logs_insights::PAGE,
             },
             // The quotas of most tests are the double's, which let all through.
-            starts_per_second: 1000,
+            quota: Arc::new(Quota::new(1000, 1000, 50)),
             credentials: Credentials::new(KEY, SECRET, None, None, "test"),
+            patience: 20 * Duration::from_secs(1),
             window: 24 * HOUR,
         }
     }
@@ -239,6 +270,10 @@ impl Rig {
             // Requests are signed by the real clock.
             "signature_tolerance_seconds": 1_000_000_000_u64,
         }));
+        if let Some(switches) = SWITCHES.take() {
+            double.switch(switches.clone());
+            SWITCHES.set(Some(switches));
+        }
         let rig = Self {
             double,
             setup: Setup::new(),
@@ -263,6 +298,11 @@ impl Rig {
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(Region::new(REGION))
             .endpoint_url(&self.double.endpoint)
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .operation_attempt_timeout(self.setup.patience)
+                    .build(),
+            )
             .credentials_provider(credentials)
             .build()
     }
@@ -297,33 +337,42 @@ impl Rig {
             account: String::new(),
             region: REGION.into(),
         };
-        let quota = Arc::new(Quota::new(
-            setup.starts_per_second,
-            setup.starts_per_second,
-            50,
-        ));
-        let engine = LogsInsights::new(&self.sdk(), setup.engine, Arc::clone(&quota));
-        let source = QuerySource::new(engine, setup.query.clone(), quota);
-        let terms = Terms {
-            settle: setup.query.schedule.settle,
-            price_per_gib: 0.005,
-        };
-        metrics.source_configured(&name.source, 5 * MINUTE, terms);
-        let state = self
-            .runtime
-            .block_on(store.worker(name.clone(), now()))
-            .unwrap();
-        let reports = Reports {
-            metrics: metrics.clone(),
-            status: Status::default(),
-        };
-        let worker = Worker::new(name, &state, source, store.clone(), reports, now);
+        let worker = self.worker(name, &store, &metrics);
         Life {
-            worker: worker.unwrap().on(terms),
+            worker,
             publisher,
             metrics,
             store,
         }
+    }
+
+    /// A worker of a name over a store.
+    pub fn worker(
+        &self,
+        name: WorkerName,
+        store: &Store,
+        metrics: &Metrics,
+    ) -> Worker<QuerySource<LogsInsights>> {
+        let Setup {
+            query,
+            engine,
+            quota,
+            ..
+        } = self.setup.clone();
+        let engine = LogsInsights::new(&self.sdk(), engine, Arc::clone(&quota));
+        let terms = Terms {
+            settle: query.schedule.settle,
+            price_per_gib: 0.005,
+        };
+        let source = QuerySource::new(engine, query, quota);
+        metrics.source_configured(&name.source, 5 * MINUTE, terms);
+        let state = self.runtime.block_on(store.worker(name.clone(), now()));
+        let reports = Reports {
+            metrics: metrics.clone(),
+            status: Status::default(),
+        };
+        let worker = Worker::new(name, &state.unwrap(), source, store.clone(), reports, now);
+        worker.unwrap().on(terms)
     }
 
     pub fn tick(&self, life: &mut Life) -> Result<(), TickError> {

@@ -31,10 +31,14 @@ pub fn shared(below: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path.canonicalize().unwrap());
     }
-    // `eprintln!` would be kept from sight by the test runner.
-    let skipped = format!("skipped: {} is not here\n", path.display());
-    std::io::stderr().write_all(skipped.as_bytes()).unwrap();
+    tell(&format!("skipped: {} is not here", path.display()));
     None
+}
+
+/// Prints a line. `eprintln!` would be kept from sight by the test runner.
+pub fn tell(line: &str) {
+    let line = format!("{line}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 /// A running exporter; killed when it is dropped.
@@ -54,10 +58,16 @@ impl Exporter {
 
     /// Starts the program with `arguments` on a port of its own and waits until it listens.
     pub fn start_with(arguments: &[&str]) -> Self {
+        Self::start_in(arguments, &[])
+    }
+
+    /// The same with these variables in its environment.
+    pub fn start_in(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut child = Command::new(BINARY)
             .args(arguments)
             .args(["--web.listen-address=127.0.0.1:0", "--log.level=debug"])
             .env_remove("STATE_DIRECTORY")
+            .envs(environment.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

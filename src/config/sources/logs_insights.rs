@@ -6,12 +6,15 @@ use super::{Keys, Kind, Shared, Source, interval};
 use crate::aws::Access;
 use crate::source::logs_insights::{Form, MOST_ROWS, PAGE, Settings};
 use crate::source::{Terms, query};
+use crate::tls::TlsVersion;
 use crate::window::Schedule;
 
 /// How long AWS's own console takes at most to show a query's first answer, and more.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest window when catching up.
 const LONGEST: Duration = Duration::from_secs(6 * 3600);
+/// Buckets that have left the window become hours.
+const HOUR: Duration = Duration::from_secs(3600);
 /// The most log groups that StartQuery takes.
 const MOST_GROUPS: usize = 50;
 
@@ -25,6 +28,12 @@ pub(super) fn source(keys: &mut Keys, place: usize, name: String, shared: &Share
         })
     };
     let outdated_only = choice(keys, "scope", ["all", "outdated"]);
+    let some_outdated = shared.minimum_version > TlsVersion::Tls10;
+    keys.check(
+        !outdated_only || some_outdated,
+        &key("scope"),
+        "asks for nothing: no version is below `tls.minimum_version`",
+    );
     let by_event_time = choice(keys, "clock", ["delivery", "event"]);
     let form = if keys.flag(&key("parse_json"), false) {
         Form::Json
@@ -39,11 +48,29 @@ pub(super) fn source(keys: &mut Keys, place: usize, name: String, shared: &Share
         &key("lookback"),
         "must not be longer than `state.retention`",
     );
+    let lookback = lookback.min(shared.retention);
     let catch_up_limit = keys.duration(&key("catch_up_limit"), "7d");
     keys.check(
         catch_up_limit >= lookback,
         &key("catch_up_limit"),
         "must not be shorter than `lookback`",
+    );
+    let recount_after = keys.value(&key("recount_after"), "off", |text| match text {
+        "off" => Ok(None),
+        text => humantime::parse_duration(text)
+            .map(Some)
+            .map_err(|error| format!("must be `off` or a duration such as \"6h\": {error}")),
+    });
+    keys.check(
+        recount_after.is_none() || by_event_time,
+        &key("recount_after"),
+        "is for `clock = \"event\"`: by time of delivery nothing comes late",
+    );
+    let recount_reach = shared.window.saturating_sub(HOUR);
+    keys.check(
+        recount_after.is_none_or(|after| after + settle < recount_reach),
+        &key("recount_after"),
+        "must be shorter than `window.length` less `settle` and an hour",
     );
     let timeout = keys.duration(&key("timeout"), "15m");
     // AWS ends a query after 60 minutes.
@@ -59,6 +86,8 @@ pub(super) fn source(keys: &mut Keys, place: usize, name: String, shared: &Share
         catch_up_limit,
         timeout,
         first_pause: FIRST_PAUSE,
+        recount_after,
+        recount_reach,
         control: outdated_only,
         minimum_version: shared.minimum_version,
     };
@@ -93,12 +122,19 @@ fn access(keys: &mut Keys, place: usize) -> Access {
         &key("endpoint_url"),
         "must begin with http:// or https://",
     );
+    let use_fips = keys.flag(&key("use_fips"), false);
+    let use_dual_stack = keys.flag(&key("use_dual_stack"), false);
+    keys.check(
+        endpoint_url.is_none() || !use_fips && !use_dual_stack,
+        &key("endpoint_url"),
+        "must not be set together with `use_fips` or `use_dual_stack`, which choose AWS's own endpoint",
+    );
     Access {
         region: keys.optional(&key("region")),
         profile: keys.optional(&key("profile")),
         endpoint_url,
-        use_fips: keys.flag(&key("use_fips"), false),
-        use_dual_stack: keys.flag(&key("use_dual_stack"), false),
+        use_fips,
+        use_dual_stack,
     }
 }
 

@@ -116,7 +116,7 @@ mod tests {
             from: Timestamp::from_secs(0),
             to: Timestamp::from_secs(60),
         };
-        let leaf = Leaf::new(window, Ask::Calls);
+        let leaf = Leaf::calls(window);
         match read(&[row(fields)], &leaf) {
             Ok(Rows::Calls(mut rows)) => Ok(rows.remove(0)),
             Ok(Rows::Values(_)) => unreachable!("calls were asked for"),

@@ -77,7 +77,7 @@ pub(super) fn query(leaf: &Leaf, settings: &Settings) -> String {
         }
     }
     let version = form.path("tlsDetails.tlsVersion");
-    if settings.outdated_only && leaf.ask != Ask::Control {
+    if settings.outdated_only && !leaf.control {
         let outdated = TlsVersion::ALL.into_iter();
         let outdated = outdated.filter(|version| version.outdated(settings.minimum_version));
         let list: Vec<String> = outdated.map(|version| quoted(version.label())).collect();
@@ -156,18 +156,18 @@ mod tests {
         }
     }
 
-    fn leaf(ask: Ask) -> Leaf {
+    fn leaf() -> Leaf {
         let window = Window {
             from: Timestamp::from_secs(1_780_308_000),
             to: Timestamp::from_secs(1_780_308_300),
         };
-        Leaf::new(window, ask)
+        Leaf::calls(window)
     }
 
     #[test]
     fn a_window_is_asked_for_by_its_whole_key() {
         assert_eq!(
-            query(&leaf(Ask::Calls), &settings(Form::Fields, false)),
+            query(&leaf(), &settings(Form::Fields, false)),
             "filter toMillis(@timestamp) >= 1780308000000 and toMillis(@timestamp) < 1780308300000\n\
              | fields ispresent(tlsDetails.clientProvidedHostHeader) as tlsHost\n\
              | stats count(*) as calls, sortsLast(eventTime) as lastEventTime by bin(5m), eventName, eventSource, \
@@ -177,7 +177,8 @@ mod tests {
 
     #[test]
     fn parsed_records_outdated_versions_and_parts_are_asked_for() {
-        let mut leaf = leaf(Ask::CallsWithoutEventName);
+        let mut leaf = leaf();
+        leaf.ask = Ask::CallsWithoutEventName;
         leaf.only = vec![
             (Part::Region, Some("a\"b\\".to_owned())),
             (Part::Account, None),
@@ -197,12 +198,13 @@ mod tests {
 
     #[test]
     fn the_control_query_asks_for_all_versions_and_values_are_asked_for_alone() {
-        let text = query(&leaf(Ask::Control), &settings(Form::Fields, true));
+        let text = query(&Leaf::control(leaf().window), &settings(Form::Fields, true));
         assert!(!text.contains("TLSv1"), "{text}");
-        let text = query(
-            &leaf(Ask::Values(Part::Service)),
-            &settings(Form::Fields, false),
-        );
+        let values = Leaf {
+            ask: Ask::Values(Part::Service),
+            ..leaf()
+        };
+        let text = query(&values, &settings(Form::Fields, false));
         assert!(
             text.ends_with("\n| stats count(*) as calls by eventSource"),
             "{text}"

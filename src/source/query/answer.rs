@@ -86,7 +86,7 @@ pub(super) fn counts(
             continue;
         };
         let key = key(row, event_source, leaf.ask);
-        if leaf.ask == Ask::Control && key.tls_version.outdated(minimum) {
+        if leaf.control && key.tls_version.outdated(minimum) {
             continue;
         }
         let tally = Tally {

@@ -1,5 +1,7 @@
 //! What one query asks for, and how it is split when its answer would not be whole.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::window::Window;
@@ -14,6 +16,11 @@ pub struct Leaf {
     pub only: Vec<(Part, Option<String>)>,
     /// What is asked.
     pub ask: Ask,
+    /// Whether calls of all versions are asked for where the others ask for outdated ones alone: the positive
+    /// control. Outdated calls are left out of it.
+    pub control: bool,
+    /// Whether the window was counted before and is counted again, for calls that came late.
+    pub recount: bool,
 }
 
 /// What a leaf asks.
@@ -24,8 +31,6 @@ pub enum Ask {
     Calls,
     /// The same without `event_name`: the last resort.
     CallsWithoutEventName,
-    /// Calls of all versions, where the others ask for outdated ones alone: outdated ones are left out.
-    Control,
     /// Which values a member has, so that each can be asked for on its own.
     Values(Part),
 }
@@ -49,22 +54,43 @@ impl Part {
 
 impl Leaf {
     /// All calls of a window.
-    pub fn new(window: Window, ask: Ask) -> Self {
+    pub fn calls(window: Window) -> Self {
         Self {
             window,
             only: Vec::new(),
-            ask,
+            ask: Ask::Calls,
+            control: false,
+            recount: false,
+        }
+    }
+
+    /// The positive control of a window.
+    pub fn control(window: Window) -> Self {
+        Self {
+            control: true,
+            ..Self::calls(window)
+        }
+    }
+
+    /// A window that is counted again.
+    pub fn recount(window: Window) -> Self {
+        Self {
+            recount: true,
+            ..Self::calls(window)
         }
     }
 
     /// Whether the watermark waits for this leaf.
     pub(super) fn holds_watermark(&self) -> bool {
-        self.ask != Ask::Control
+        !self.control && !self.recount
     }
 
     /// The leaves to ask instead because the answer had too many rows, the oldest first: halves down to a second,
     /// then one for each Region, account and service, then without `event_name`. `None` if nothing is left to split.
-    pub(super) fn split(&self) -> Option<Vec<Self>> {
+    pub(super) fn split(&self, bucket: Duration) -> Option<Vec<Self>> {
+        if self.recount {
+            return self.bucket_halves(bucket);
+        }
         let with = |ask| Self {
             ask,
             ..self.clone()
@@ -82,8 +108,19 @@ impl Leaf {
         match (self.ask, next) {
             (Ask::CallsWithoutEventName, _) => None,
             (Ask::Values(_), _) | (_, None) => Some(vec![with(Ask::CallsWithoutEventName)]),
-            (Ask::Calls | Ask::Control, Some(part)) => Some(vec![with(Ask::Values(part))]),
+            (Ask::Calls, Some(part)) => Some(vec![with(Ask::Values(part))]),
         }
+    }
+
+    /// What is counted again is compared with whole buckets.
+    fn bucket_halves(&self, bucket: Duration) -> Option<Vec<Self>> {
+        let Window { from, to } = self.window;
+        let middle = from.plus(self.window.length() / 2).floor(bucket);
+        let middle = middle.max(from.floor(bucket).plus(bucket));
+        (middle < to).then(|| {
+            let part = |from, to| Self::recount(Window { from, to });
+            vec![part(from, middle), part(middle, to)]
+        })
     }
 
     /// One leaf for each value that `part` was found to have.
@@ -92,9 +129,9 @@ impl Leaf {
             let mut only = self.only.clone();
             only.push((part, value));
             Self {
-                window: self.window,
                 only,
                 ask: Ask::Calls,
+                ..self.clone()
             }
         };
         values.into_iter().map(only).collect()
@@ -106,32 +143,60 @@ mod tests {
     use super::*;
     use crate::time::Timestamp;
 
+    const BUCKET: Duration = Duration::from_secs(60);
+
     fn leaf(from: i64, to: i64) -> Leaf {
         let (from, to) = (Timestamp::from_secs(from), Timestamp::from_secs(to));
-        Leaf::new(Window { from, to }, Ask::Calls)
+        Leaf::calls(Window { from, to })
     }
 
     #[test]
     fn a_window_is_halved_down_to_a_second_then_split_by_values_and_at_last_counted_without_event_names()
      {
-        assert_eq!(leaf(0, 3).split(), Some(vec![leaf(0, 1), leaf(1, 3)]));
+        assert_eq!(leaf(0, 3).split(BUCKET), Some(vec![leaf(0, 1), leaf(1, 3)]));
         let mut second = leaf(7, 8);
         for part in Part::ALL {
-            let asked = second.split().unwrap().remove(0);
+            let asked = second.split(BUCKET).unwrap().remove(0);
             assert_eq!(asked.ask, Ask::Values(part));
             let mut parts = asked.by_value(part, vec![Some("a".to_owned()), None]);
             assert_eq!(parts.len(), 2);
             second = parts.remove(0);
             assert_eq!(second.only.last(), Some(&(part, Some("a".to_owned()))));
         }
-        let last = second.split().unwrap().remove(0);
+        let last = second.split(BUCKET).unwrap().remove(0);
         assert_eq!((last.ask, last.only.len()), (Ask::CallsWithoutEventName, 3));
-        assert_eq!(last.split(), None);
+        assert_eq!(last.split(BUCKET), None);
+    }
+
+    #[test]
+    fn a_control_stays_one_however_it_is_split() {
+        let mut leaf = Leaf::control(leaf(7, 9).window);
+        for _ in 0..3 {
+            leaf = leaf.split(BUCKET).unwrap().remove(0);
+            assert!(leaf.control, "{leaf:?}");
+            if let Ask::Values(part) = leaf.ask {
+                leaf = leaf.by_value(part, vec![None]).remove(0);
+                assert!(leaf.control, "{leaf:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_counted_again_is_split_between_buckets_alone() {
+        let window = |from, to| leaf(from, to).window;
+        let parts = |from, to| Leaf::recount(window(from, to)).split(BUCKET);
+        let recount = |from, to| Leaf::recount(window(from, to));
+        assert_eq!(parts(0, 120), Some(vec![recount(0, 60), recount(60, 120)]));
+        assert_eq!(parts(0, 180), Some(vec![recount(0, 60), recount(60, 180)]));
+        assert_eq!(parts(60, 120), None);
     }
 
     #[test]
     fn too_many_values_are_not_asked_for_one_by_one() {
-        let values = leaf(7, 8).split().unwrap().remove(0);
-        assert_eq!(values.split().unwrap()[0].ask, Ask::CallsWithoutEventName);
+        let values = leaf(7, 8).split(BUCKET).unwrap().remove(0);
+        assert_eq!(
+            values.split(BUCKET).unwrap()[0].ask,
+            Ask::CallsWithoutEventName
+        );
     }
 }

@@ -10,6 +10,7 @@ use crate::source::{BadProgress, Progress};
 use crate::time::Timestamp;
 
 const WATERMARK: &str = "watermark";
+const RECOUNTED: &str = "recounted";
 const LEAVES: &str = "leaves";
 const QUERY: &str = "query";
 
@@ -18,6 +19,8 @@ const QUERY: &str = "query";
 pub struct QueryProgress {
     /// All before this is counted.
     pub(super) watermark: Option<Timestamp>,
+    /// All before this is counted again, or is not to be.
+    pub(super) recounted: Option<Timestamp>,
     /// What is still to be asked of the window that is being worked on, the next last.
     pub(super) leaves: Vec<Leaf>,
     /// The query that runs, or whose answer has not been counted yet.
@@ -34,6 +37,10 @@ pub(super) struct InFlight {
 
 pub(super) fn put_watermark(watermark: Timestamp) -> ProgressChange {
     put(WATERMARK, &watermark)
+}
+
+pub(super) fn put_recounted(recounted: Timestamp) -> ProgressChange {
+    put(RECOUNTED, &recounted)
 }
 
 pub(super) fn put_leaves(leaves: &[Leaf]) -> ProgressChange {
@@ -61,6 +68,7 @@ impl Progress for QueryProgress {
         let value = change.value.as_deref();
         match change.key.as_str() {
             WATERMARK => self.watermark = read(value).map_err(|_| bad())?,
+            RECOUNTED => self.recounted = read(value).map_err(|_| bad())?,
             LEAVES => self.leaves = read(value).map_err(|_| bad())?.unwrap_or_default(),
             QUERY => self.query = read(value).map_err(|_| bad())?,
             _ => return Err(bad()),
@@ -86,7 +94,8 @@ mod tests {
             from: time(60),
             to: time(120),
         };
-        let mut leaf = Leaf::new(window, Ask::Values(Part::Service));
+        let mut leaf = Leaf::calls(window);
+        leaf.ask = Ask::Values(Part::Service);
         leaf.only = vec![(Part::Region, None), (Part::Account, Some("1".to_owned()))];
         let query = InFlight {
             id: "q".to_owned(),
