@@ -225,7 +225,12 @@ fn faults() -> Vec<(&'static str, u32, Value, &'static [&'static str])> {
         ("StartQuery", 1, json!({"query": "Timeout"}), &["timeout"]),
         ("StartQuery", 1, json!({"query": "vanish"}), &["not_found"]),
         // Somebody stopped it: the same is asked anew.
-        ("StartQuery", 1, json!({"query": "Cancelled"}), &[]),
+        (
+            "StartQuery",
+            1,
+            json!({"query": "Cancelled"}),
+            &["rejected"],
+        ),
     ]
 }
 
@@ -749,7 +754,7 @@ fn what_aws_never_had_and_what_is_too_old_are_gaps_and_not_zeroes() {
     // The first window, of six hours, lay before the log group was made.
     let begin = start.plus(6 * HOUR).secs() as f64;
     assert_eq!(value(&life, history), Some(begin));
-    assert_eq!(value(&life, skipped), Some(0.0));
+    assert_eq!(value(&life, skipped), Some(6.0 * 3600.0));
 
     // Two days without the exporter: more than it catches up with.
     rig.set_clocks(start.plus(58 * HOUR));
@@ -757,7 +762,7 @@ fn what_aws_never_had_and_what_is_too_old_are_gaps_and_not_zeroes() {
     let begin = start.plus(46 * HOUR).secs() as f64;
     assert_eq!(value(&life, history), Some(begin));
     let before = start.plus(10 * HOUR).minus(5 * MINUTE).secs() as f64;
-    assert_eq!(value(&life, skipped), Some(begin - before));
+    assert_eq!(value(&life, skipped), Some(6.0 * 3600.0 + begin - before));
     rig.end(life);
 }
 

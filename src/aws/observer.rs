@@ -46,6 +46,11 @@ impl Observer {
         self.seen().ahead
     }
 
+    /// Forgets how the clocks compare until the next answer.
+    pub(crate) fn forget_clock(&self) {
+        self.seen().ahead = None;
+    }
+
     /// A request of `operation` failed for good.
     pub(crate) fn failed(&self, operation: &str, reason: Reason) {
         let key = (operation.to_owned(), reason);

@@ -3,8 +3,11 @@
 
 mod answer;
 mod leaf;
+mod plan;
 mod progress;
+mod steps;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,21 +19,22 @@ use tracing::{debug, warn};
 
 pub use self::answer::{Answer, CallRow, Rows};
 pub use self::leaf::{Ask, Leaf, Part};
+use self::plan::Plan;
+pub use self::plan::Settings;
 use self::progress::InFlight;
 pub use self::progress::QueryProgress;
+use self::steps::{advance, asked, not_recounted, passed, replaced, rest, without_query};
 use crate::aws::Quota;
-use crate::batch::{Batch, Rejected};
+use crate::batch::Batch;
 use crate::source::{Reason, Requests, Source, SourceError};
 use crate::time::Timestamp;
-use crate::tls::TlsVersion;
-use crate::window::{Schedule, Window};
 
 /// The longest pause between two looks at a running query.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// After so many windows of the longest length that went well, longer ones are tried.
+const TRY_LONGER: u32 = 8;
 /// How long a request may take while the process ends.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// A control query asks for one bucket of each.
-const HOUR: Duration = Duration::from_secs(3600);
 
 /// A query engine of AWS.
 pub trait Engine: Send + Sync + 'static {
@@ -79,29 +83,6 @@ pub enum Look {
     Failed(SourceError),
 }
 
-/// The settings that all query sources share.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Which windows are due.
-    pub schedule: Schedule,
-    /// At the first start, this much of the past is counted.
-    pub lookback: Duration,
-    /// What is older than this when it becomes due is given up.
-    pub catch_up_limit: Duration,
-    /// How long a query may run.
-    pub timeout: Duration,
-    /// The pause before a query is looked at first; later ones are longer.
-    pub first_pause: Duration,
-    /// A window is counted again so long after it settled …
-    pub recount_after: Option<Duration>,
-    /// … as long as it is not older than this, seen from the watermark: its buckets become hours then.
-    pub recount_reach: Duration,
-    /// Whether only outdated calls are asked for, and all calls in one bucket an hour.
-    pub control: bool,
-    /// Calls below are outdated.
-    pub minimum_version: TlsVersion,
-}
-
 /// A source over a query engine.
 #[derive(Debug)]
 pub struct QuerySource<E> {
@@ -113,7 +94,11 @@ pub struct QuerySource<E> {
     /// A start whose answer is awaited: it goes on when the waiting is given up.
     starting: Option<JoinHandle<Result<Started, SourceError>>>,
     /// A query that was started and handed out, until it is seen in the progress.
-    unstored: Option<(Leaf, String)>,
+    unstored: Option<(Vec<Leaf>, String)>,
+    /// The query that this process started last.
+    own: Option<String>,
+    /// How many windows of the longest length went well since one had too many rows.
+    went_well: u32,
     /// What is told of a query once its end is in the progress.
     failure: Option<SourceError>,
     /// The longest window, shorter than the schedule's as long as longer ones have too many rows.
@@ -131,6 +116,8 @@ impl<E: Engine> QuerySource<E> {
             place: None,
             starting: None,
             unstored: None,
+            own: None,
+            went_well: 0,
             failure: None,
         }
     }
@@ -141,109 +128,48 @@ impl<E: Engine> QuerySource<E> {
         now.minus(Duration::from_secs(u64::try_from(ahead).unwrap_or(0)))
     }
 
-    /// The window that is due.
-    fn due(&self, watermark: Timestamp, now: Timestamp) -> Option<Window> {
-        let schedule = Schedule {
-            longest: self.longest,
-            ..self.settings.schedule
-        };
-        schedule.due(watermark, now)
-    }
-
-    /// The window that is due to be counted again.
-    fn due_again(
-        &self,
-        progress: &QueryProgress,
-        watermark: Timestamp,
-        now: Timestamp,
-    ) -> Option<Window> {
-        let after = self.settings.recount_after?;
-        let bucket = self.settings.schedule.bucket;
-        let schedule = Schedule {
-            settle: self.settings.schedule.settle + after,
-            ..self.settings.schedule
-        };
-        let reach = watermark.minus(self.settings.recount_reach);
-        let oldest = reach.floor(bucket).plus(bucket);
-        let from = progress.recounted?.max(oldest);
-        let window = schedule.due(from, now)?;
-        let to = window.to.min(watermark.floor(bucket));
-        (to > from).then_some(Window { from, to })
-    }
-
-    /// The leaves of a window, the next last.
-    fn leaves(&self, window: Window) -> Vec<Leaf> {
-        let mut leaves = Vec::new();
-        if self.settings.control {
-            let bucket = self.settings.schedule.bucket;
-            let mut hour = window.from.floor(HOUR);
-            while hour < window.to {
-                let control = Window {
-                    from: hour,
-                    to: hour.plus(bucket),
-                };
-                if hour >= window.from {
-                    leaves.push(Leaf::control(control));
-                }
-                hour = hour.plus(HOUR);
-            }
-            leaves.reverse();
-        }
-        leaves.push(Leaf::calls(window));
-        leaves
-    }
-
     /// Starts the query that is due.
     async fn begin(
         &mut self,
         progress: &QueryProgress,
         now: Timestamp,
     ) -> Result<Option<Batch>, SourceError> {
-        let trusted = self.trusted(now);
-        let Settings {
-            lookback,
-            catch_up_limit,
-            schedule,
-            ..
-        } = self.settings;
-        let mut leaves = progress.leaves.clone();
-        if leaves.is_empty() {
-            let Some(watermark) = progress.watermark else {
-                // Stored, as it must not move on with the clock until the first window is due.
-                let mut batch = Batch::default();
-                let first = trusted.minus(lookback).floor(schedule.bucket);
-                batch.progress.push(progress::put_watermark(first));
-                batch.progress.push(progress::put_recounted(first));
-                return Ok(Some(batch));
-            };
-            let oldest = trusted.minus(catch_up_limit).floor(schedule.bucket);
-            if watermark < oldest {
-                return Ok(Some(given_up(watermark, oldest)));
-            }
-            leaves = match self.due(watermark, trusted) {
-                Some(window) => self.leaves(window),
-                None => match self.due_again(progress, watermark, trusted) {
-                    Some(window) => vec![Leaf::recount(window)],
-                    None => return Ok(None),
-                },
-            };
+        // A query that was handed out and not committed runs all the same: it is not started twice.
+        if let Some((leaves, id)) = self.unstored.clone() {
+            return Ok(Some(asked(progress, &leaves, id, now)));
         }
+        let mut plan = self
+            .settings
+            .plan(progress, self.longest, self.trusted(now));
+        if matches!(&plan, Plan::Step(batch) if batch.skipped_seconds > 0) {
+            // What is given up is lost: only AWS's clock of this moment tells that so much time has passed.
+            self.engine.greet().await?;
+            plan = self
+                .settings
+                .plan(progress, self.longest, self.trusted(now));
+        }
+        let leaves = match plan {
+            Plan::Nothing => return Ok(None),
+            Plan::Step(batch) => return Ok(Some(*batch)),
+            Plan::Ask(leaves) => leaves,
+        };
         let Some(leaf) = leaves.last().cloned() else {
             return Ok(None);
         };
-        // A query that was handed out and not committed runs all the same: it is not started twice.
-        let known = self.unstored.take_if(|(of, _)| *of == leaf);
-        let started = match known {
-            Some((_, id)) => Started::Query(id),
-            None => self.start(&leaf).await?,
-        };
-        let id = match started {
+        let settle = self.settings.schedule.settle;
+        let settled =
+            |now: Timestamp| !leaf.holds_watermark() || leaf.window.to.plus(settle) <= now;
+        if !settled(self.trusted(now)) {
+            return Ok(None);
+        }
+        let id = match self.start(&leaf).await? {
             Started::Query(id) => id,
-            Started::Nothing => return Ok(Some(self.passed(progress, leaves))),
+            Started::Nothing => {
+                return Ok(Some(passed(&leaf, rest(&leaves), progress.watermark)));
+            }
         };
         // The answer told AWS's clock anew: what has not settled by it must not be counted.
-        let settled = leaf.window.to.plus(schedule.settle) <= self.trusted(now);
-        if !settled && leaf.holds_watermark() {
+        if !settled(self.trusted(now)) {
             debug!(
                 query = id,
                 "stopped: AWS's clock says that its window has not settled"
@@ -252,18 +178,9 @@ impl<E: Engine> QuerySource<E> {
             self.place = None;
             return Ok(None);
         }
-        self.unstored = Some((leaf.clone(), id.clone()));
-        let query = InFlight {
-            id,
-            leaf,
-            started: now,
-        };
-        let mut batch = Batch::default();
-        if leaves != progress.leaves {
-            batch.progress.push(progress::put_leaves(&leaves));
-        }
-        batch.progress.push(progress::put_query(&query));
-        Ok(Some(batch))
+        self.unstored = Some((leaves.clone(), id.clone()));
+        self.own = Some(id.clone());
+        Ok(Some(asked(progress, &leaves, id, now)))
     }
 
     async fn start(&mut self, leaf: &Leaf) -> Result<Started, SourceError> {
@@ -303,13 +220,21 @@ impl<E: Engine> QuerySource<E> {
             match self.engine.look(&query.id, &query.leaf).await? {
                 Look::Running => {}
                 Look::Complete(answer) => {
-                    let batch = self.answered(&query.leaf, progress, answer)?;
+                    let batch = self.answered(&query.leaf, progress, self.trusted(now), answer)?;
                     self.place = None;
                     return Ok(batch);
                 }
                 Look::Stopped => {
                     self.place = None;
+                    if self.own.as_deref() == Some(query.id.as_str()) {
+                        let message = "the query was stopped at AWS by somebody else";
+                        self.failure = Some(SourceError::new(Reason::Rejected, message));
+                    }
                     return Ok(without_query());
+                }
+                Look::Failed(error) if error.reason == Reason::Timeout => {
+                    self.place = None;
+                    return Ok(self.timed_out(&query.leaf, progress));
                 }
                 Look::Failed(error) => {
                     self.place = None;
@@ -333,6 +258,7 @@ impl<E: Engine> QuerySource<E> {
         &mut self,
         leaf: &Leaf,
         progress: &QueryProgress,
+        now: Timestamp,
         answer: Answer,
     ) -> Result<Batch, SourceError> {
         let rest = rest(&progress.leaves);
@@ -343,11 +269,22 @@ impl<E: Engine> QuerySource<E> {
                     let message = "the answer is of another question";
                     return Err(SourceError::new(Reason::BadAnswer, message));
                 };
-                let mut leaves = rest.to_vec();
-                leaves.extend(leaf.by_value(part, values).into_iter().rev());
-                replaced(&leaves)
+                // A member that is missing and one that is empty are asked for together.
+                let values: BTreeSet<Option<String>> = values.into_iter().collect();
+                if values.is_empty() {
+                    let message = "a window that has too many rows has none";
+                    self.failure = Some(SourceError::new(Reason::BadAnswer, message));
+                    Batch::default()
+                } else {
+                    let mut leaves = rest.to_vec();
+                    let parts = leaf.by_value(part, values.into_iter().collect());
+                    leaves.extend(parts.into_iter().rev());
+                    replaced(&leaves)
+                }
             }
-            (false, Rows::Calls(rows)) => self.counted(leaf, rest, progress.watermark, &rows)?,
+            (false, Rows::Calls(rows)) => {
+                self.counted(leaf, rest, progress.watermark, now, &rows)?
+            }
         };
         batch.scanned_bytes = answer.scanned_bytes;
         batch.scanned_records = answer.scanned_records;
@@ -360,11 +297,12 @@ impl<E: Engine> QuerySource<E> {
         leaf: &Leaf,
         rest: &[Leaf],
         before: Option<Timestamp>,
+        now: Timestamp,
         rows: &[CallRow],
     ) -> Result<Batch, SourceError> {
         let bucket = self.settings.schedule.bucket;
         let minimum = self.settings.minimum_version;
-        let (counts, no_calls) = answer::counts(leaf, rows, bucket, minimum)?;
+        let (counts, no_calls) = answer::counts(leaf, rows, bucket, minimum, now)?;
         if no_calls > 0 {
             debug!(
                 events = no_calls,
@@ -375,9 +313,15 @@ impl<E: Engine> QuerySource<E> {
             let from = leaf.window.from;
             warn!(%from, calls = counts.calls(), "too many calls for one answer: counted without event_name, as `other`");
         }
-        // A window went well in one piece: the next may be longer again.
-        if leaf.holds_watermark() && rest.iter().all(|leaf| !leaf.holds_watermark()) {
-            self.longest = (self.longest * 2).min(self.settings.schedule.longest);
+        // After some windows that went well in one piece, the next may be longer again: to try costs a scan.
+        let whole =
+            leaf.holds_watermark() && leaf.only.is_empty() && before == Some(leaf.window.from);
+        if whole && leaf.window.length() >= self.longest {
+            self.went_well += 1;
+            if self.went_well >= TRY_LONGER {
+                self.went_well = 0;
+                self.longest = (self.longest * 2).min(self.settings.schedule.longest);
+            }
         }
         let mut batch = replaced(rest);
         batch.counts = counts;
@@ -404,6 +348,7 @@ impl<E: Engine> QuerySource<E> {
         if leaf.holds_watermark() {
             let shorter = (leaf.window.length() / 2).max(self.settings.schedule.bucket);
             self.longest = self.longest.min(shorter);
+            self.went_well = 0;
         }
         debug!(from = %leaf.window.from, to = %leaf.window.to, ask = ?leaf.ask, "split");
         let mut leaves = rest.to_vec();
@@ -420,19 +365,6 @@ impl<E: Engine> QuerySource<E> {
         let split = halves.then(|| self.split(leaf, rest(&progress.leaves)).ok());
         let mut batch = split.flatten().unwrap_or_default();
         batch.progress.push(progress::remove_query());
-        batch
-    }
-
-    /// The batch that passes over a leaf of which AWS holds nothing: history begins behind it.
-    fn passed(&self, progress: &QueryProgress, mut leaves: Vec<Leaf>) -> Batch {
-        let leaf = leaves.pop();
-        let mut batch = replaced(&leaves);
-        if let Some(leaf) = leaf.filter(Leaf::holds_watermark) {
-            advance(&mut batch, &leaf, &leaves, progress.watermark);
-            if let Some(covered) = &mut batch.covered {
-                covered.from = covered.to;
-            }
-        }
         batch
     }
 
@@ -461,6 +393,10 @@ impl<E: Engine> Source for QuerySource<E> {
             self.engine.greet().await?;
         }
         match &progress.query {
+            // Its answer cannot be read, and will not be: what it asked for is given up next.
+            Some(query) if now.since(query.started) > self.settings.catch_up_limit => {
+                Ok(Some(without_query()))
+            }
             Some(query) => self.finish(query, progress, now).await.map(Some),
             None => self.begin(progress, now).await,
         }
@@ -486,66 +422,5 @@ impl<E: Engine> Source for QuerySource<E> {
         for id in ids {
             self.stop_query(&id).await;
         }
-    }
-}
-
-/// The leaves behind the one that is being asked.
-fn rest(leaves: &[Leaf]) -> &[Leaf] {
-    leaves.split_last().map_or(&[], |(_, rest)| rest)
-}
-
-/// A batch after which these leaves are left.
-fn replaced(leaves: &[Leaf]) -> Batch {
-    Batch {
-        progress: vec![progress::put_leaves(leaves)],
-        ..Batch::default()
-    }
-}
-
-/// A batch after which the query is asked anew.
-fn without_query() -> Batch {
-    Batch {
-        progress: vec![progress::remove_query()],
-        ..Batch::default()
-    }
-}
-
-/// A batch that gives up the time from `watermark` to `to`: history begins behind it.
-fn given_up(watermark: Timestamp, to: Timestamp) -> Batch {
-    warn!(from = %watermark, %to, "given up: older than `catch_up_limit`");
-    Batch {
-        progress: vec![progress::put_watermark(to), progress::put_recounted(to)],
-        covered: Some(Window { from: to, to }),
-        skipped_seconds: to.since(watermark).as_secs(),
-        ..Batch::default()
-    }
-}
-
-/// A batch that leaves a bucket as it was counted: it has more rows than an answer holds.
-fn not_recounted(leaf: &Leaf, rest: &[Leaf]) -> Batch {
-    let mut batch = replaced(rest);
-    batch.progress.push(progress::put_recounted(leaf.window.to));
-    batch.rejected.push(Rejected {
-        name: format!("the bucket {}", leaf.window.from),
-        reason: Reason::Truncated,
-        error: "counted again it has more rows than an answer holds; it stays as it is".to_owned(),
-    });
-    batch
-}
-
-/// Moves the watermark behind `leaf`, as far as no leaf that is left holds it.
-fn advance(batch: &mut Batch, leaf: &Leaf, rest: &[Leaf], before: Option<Timestamp>) {
-    if !leaf.holds_watermark() {
-        return;
-    }
-    let held = rest.iter().filter(|leaf| leaf.holds_watermark());
-    let to = held
-        .map(|leaf| leaf.window.from)
-        .min()
-        .unwrap_or(leaf.window.to);
-    let from = before.unwrap_or(leaf.window.from);
-    if before.is_none_or(|before| to > before) {
-        batch.progress.push(progress::put_watermark(to));
-        batch.covered = Some(Window { from, to });
     }
 }

@@ -66,6 +66,11 @@ pub(super) fn source(keys: &mut Keys, place: usize, name: String, shared: &Share
         &key("recount_after"),
         "is for `clock = \"event\"`: by time of delivery nothing comes late",
     );
+    keys.check(
+        recount_after.is_none() || !outdated_only,
+        &key("recount_after"),
+        "is for `scope = \"all\"`: what was counted for the control alone cannot be compared",
+    );
     let recount_reach = shared.window.saturating_sub(HOUR);
     keys.check(
         recount_after.is_none_or(|after| after + settle < recount_reach),

@@ -65,6 +65,7 @@ pub(super) fn counts(
     rows: &[CallRow],
     bucket: Duration,
     minimum: TlsVersion,
+    now: Timestamp,
 ) -> Result<(Counts, u64), SourceError> {
     let mut counts = Counts::default();
     let mut no_calls = 0;
@@ -91,7 +92,8 @@ pub(super) fn counts(
         }
         let tally = Tally {
             calls: row.calls,
-            last: row.last.unwrap_or(row.bucket),
+            // A record from the future must not make the data look fresh for ever.
+            last: row.last.unwrap_or(row.bucket).min(now),
         };
         counts.add(row.bucket, &Arc::new(key), tally);
     }
