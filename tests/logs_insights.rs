@@ -60,6 +60,10 @@ fn a_day_is_exact(form: Form) {
     let Some(folders) = folders(rig.home.path(), 1000) else {
         return;
     };
+    if form == Form::Json {
+        // What this form is for.
+        rig.double.group(json!({"class": "INFREQUENT_ACCESS"}));
+    }
     let events = rig.deliver_folders(start, start.plus(DAY), 6, &[&folders[0], &folders[1]]);
     rig.setup.engine.form = form;
     rig.setup.engine.most_rows = 10;
@@ -224,7 +228,7 @@ fn faults() -> Vec<(&'static str, u32, Value, &'static [&'static str])> {
         ("StartQuery", 1, json!({"query": "Failed"}), &["rejected"]),
         ("StartQuery", 1, json!({"query": "Timeout"}), &["timeout"]),
         ("StartQuery", 1, json!({"query": "vanish"}), &["not_found"]),
-        // Somebody stopped it: the same is asked anew.
+        // Somebody stopped it: the next tick asks anew.
         (
             "StartQuery",
             1,
@@ -795,6 +799,12 @@ fn the_program_counts_a_log_group_stops_its_query_at_the_end_and_goes_on() {
     let exporter = start();
     let polls = || aws::calls(&double.stats(), "GetQueryResults");
     support::wait_for("a running query", || (polls() >= 1).then_some(()));
+    exporter.kill();
+    // After kill -9 the same query is looked at, and no other is started.
+    let before = polls();
+    let exporter = start();
+    support::wait_for("the same query", || (polls() > before).then_some(()));
+    assert_eq!(aws::calls(&double.stats(), "StartQuery"), 1);
     let (status, ..) = exporter.end_with("TERM");
     assert!(status.success());
     assert_eq!(double.stats()["queries"][0]["stopped"], true);
@@ -854,4 +864,38 @@ fn a_window_that_is_counted_again_adds_what_came_late_and_takes_nothing_away() {
         );
         rig.end(life);
     });
+}
+
+#[test]
+fn a_host_clock_that_jumps_gives_no_time_up() {
+    let (rig, start) = rig_over_an_hour();
+    let mut life = rig.start();
+    rig.tick(&mut life).unwrap();
+    // The host's clock goes a month ahead between two ticks, then is mended.
+    set_now(start.plus(30 * DAY));
+    rig.tick(&mut life).unwrap();
+    let time = start.plus(2 * HOUR);
+    deliver_every_20_s(&rig, start.plus(HOUR + 15 * MINUTE), time);
+    rig.set_clocks(time.plus(10 * MINUTE));
+    rig.tick(&mut life).unwrap();
+    assert_eq!(counted(&life), 180 + 135);
+    let skipped = "cloudtrail_tls_exporter_skipped_seconds_total";
+    assert_eq!(life.scrape().sum(skipped, &[]), 0.0);
+    rig.end(life);
+}
+
+#[test]
+fn a_log_group_that_was_made_anew_is_counted_again_no_more() {
+    let (mut rig, start) = rig_over_an_hour();
+    rig.setup.query.recount_after = Some(HOUR);
+    let mut life = rig.start();
+    rig.tick(&mut life).unwrap();
+    let made = start.plus(HOUR + 10 * MINUTE);
+    rig.double
+        .group(json!({"creationTime": made.secs() * 1000}));
+    rig.run(&mut life, 10 * MINUTE, start.plus(4 * HOUR));
+    assert_eq!(counted(&life), 180);
+    let starts = aws::calls(&rig.double.stats(), "StartQuery");
+    assert!(starts < 60, "{starts} queries");
+    rig.end(life);
 }
