@@ -24,7 +24,7 @@ use cloudtrail_tls_exporter::source::Terms;
 use cloudtrail_tls_exporter::source::logs_insights::{self, Form, LogsInsights};
 use cloudtrail_tls_exporter::source::query::{self, QuerySource};
 use cloudtrail_tls_exporter::status::Status;
-use cloudtrail_tls_exporter::store::{self, Store, WorkerName};
+use cloudtrail_tls_exporter::store::{self, Store, StoreError, WorkerName};
 use cloudtrail_tls_exporter::time::Timestamp;
 use cloudtrail_tls_exporter::tls::TlsVersion;
 use cloudtrail_tls_exporter::window::Schedule;
@@ -34,7 +34,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::programs::{python, run_well};
-use crate::support::Scrape;
+use crate::support::{Scrape, wait_for};
 
 pub const ACCOUNT: &str = "111122223333";
 pub const REGION: &str = "eu-west-1";
@@ -330,7 +330,14 @@ impl Rig {
             minimum_version: setup.query.minimum_version,
             quiet_period: 7 * 24 * HOUR,
         };
-        let store = Store::open(store, move |change| changes.change(change)).unwrap();
+        // A program that another test starts holds the lock's file between its fork and its exec.
+        let store = wait_for("the store's lock", || {
+            let changes = changes.clone();
+            match Store::open(store.clone(), move |change| changes.change(change)) {
+                Err(StoreError::Locked(_)) => None,
+                opened => Some(opened.unwrap()),
+            }
+        });
         let name = WorkerName {
             source: "logs".into(),
             source_type: "logs_insights",
