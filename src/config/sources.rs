@@ -103,6 +103,14 @@ fn interval(keys: &mut Keys, key: &str, default: &str) -> Duration {
     interval
 }
 
+/// How much of the past is counted at the first start; the default gives way to a shorter retention.
+fn lookback(keys: &mut Keys, key: &str, shared: &Shared) -> Duration {
+    let lookback = keys.duration(key, "24h");
+    let fits = lookback <= shared.retention || !keys.is_set(key);
+    keys.check(fits, key, "must not be longer than `state.retention`");
+    lookback.min(shared.retention)
+}
+
 fn trail_files(keys: &mut Keys, place: usize, shared: &Shared) -> trail_files::Settings {
     let key = |name: &str| format!("sources[{place}].{name}");
     let location = keys.required(&key("location"));
@@ -111,13 +119,7 @@ fn trail_files(keys: &mut Keys, place: usize, shared: &Shared) -> trail_files::S
         &key("location"),
         "must be a folder: this build does not read buckets",
     );
-    let lookback = keys.duration(&key("lookback"), "24h");
-    let fits = lookback <= shared.retention || !keys.is_set(&key("lookback"));
-    keys.check(
-        fits,
-        &key("lookback"),
-        "must not be longer than `state.retention`",
-    );
+    let lookback = lookback(keys, &key("lookback"), shared);
     let include = keys.texts(&key("include"), &[]);
     let exclude = keys.texts(&key("exclude"), &[]);
     let choice = Choice::new(&include, &exclude);

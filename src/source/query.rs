@@ -325,10 +325,7 @@ impl<E: Engine> QuerySource<E> {
         }
         let mut batch = replaced(rest);
         batch.counts = counts;
-        if leaf.recount {
-            batch.recounted = Some(leaf.window);
-            batch.progress.push(progress::put_recounted(leaf.window.to));
-        }
+        batch.recounted = leaf.recount.then_some(leaf.window);
         advance(&mut batch, leaf, rest, before);
         Ok(batch)
     }

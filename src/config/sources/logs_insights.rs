@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Keys, Kind, Shared, Source, interval};
+use super::{Keys, Kind, Shared, Source, interval, lookback};
 use crate::aws::Access;
 use crate::source::logs_insights::{Form, MOST_ROWS, PAGE, Settings};
 use crate::source::{Terms, query};
@@ -41,14 +41,7 @@ pub(super) fn source(keys: &mut Keys, place: usize, name: String, shared: &Share
         Form::Fields
     };
     let settle = keys.duration(&key("settle"), if by_event_time { "20m" } else { "5m" });
-    let lookback = keys.duration(&key("lookback"), "24h");
-    let fits = lookback <= shared.retention || !keys.is_set(&key("lookback"));
-    keys.check(
-        fits,
-        &key("lookback"),
-        "must not be longer than `state.retention`",
-    );
-    let lookback = lookback.min(shared.retention);
+    let lookback = lookback(keys, &key("lookback"), shared);
     let catch_up_limit = keys.duration(&key("catch_up_limit"), "7d");
     keys.check(
         catch_up_limit >= lookback,
