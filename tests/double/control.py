@@ -1,13 +1,23 @@
 """The tests' own side of the double: unsigned JSON under /control/. A wrong order is answered 400.
 
 POST groups       [{"name", "account", "region", "class", "creationTime", "retentionInDays"}]
-POST events       {"log_group", "account", "region", "events": [{"timestamp", "queryable", "message"}]}, or
-                  {"file": path} of lines {"log_group", "account", "region", "timestamp", "queryable", "message"}
+POST stores       [{"id", "account", "region", "name", "status", "creationTime", "partition_keys", "multi_region",
+                  "organization"}] event data stores; status as GetEventDataStore has it, or INACTIVE
+POST tables       [{"catalog", "database", "table", "account", "region", "layout", "key_exchange"}] of Athena; a layout
+                  is timestamp, year_month_day, organization or lake (database aws:cloudtrail, table the store's id: a
+                  store of that id is shown, else it has records of its own)
+POST workgroups   [{"name", "account", "region", "output_location", "enforce", "managed", "cutoff_bytes"}]
+POST events       {PLACE, "events": [{"timestamp", "queryable", "message"}]}, or {"file": path} of lines
+                  {PLACE, "timestamp", "queryable", "message"}; either with "to": [PLACE, ...], whatever the lines say.
+                  A PLACE is {"log_group", "account", "region"}, {"event_data_store": id},
+                  {"table": "database.table"} (with "account" and "region" if there are several), or
+                  {"event_history": true, "account", "region"}
 POST, GET clock   {"set_ms"} frozen there | {"advance_ms"} | {"real": true, "offset_ms"}
-POST credentials  [{"access_key", "secret", "session_token", "account", "expires_ms", "denied", "monitors"}]
+POST credentials  [{"access_key", "secret", "session_token", "account", "expires_ms", "denied", "monitors",
+                  "delegates_for"}]
 POST, GET switches  some or all of world.SWITCHES
 POST, DELETE faults  [{"operation", "skip", "times", "action"}], see faults.py
-GET stats         what was called, scanned, left alone
+GET stats         what was called, scanned, left alone: see stats.py
 POST restart      forget the queries;  POST reset: everything
 """
 
@@ -15,10 +25,13 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import starmap
 
 from events import Event, LogGroup
-from log_queries import LogQuery
+from history import EventHistory
+from stats import stats
+from trail_tables import WorkGroup
 from world import SWITCHES, Credential, World
 
 
@@ -44,32 +57,76 @@ def add_groups(world: World, body: list[dict]) -> dict:
     return {"groups": len(world.groups)}
 
 
+def add_stores(world: World, body: list[dict]) -> dict:
+    for order in body:
+        world.trail.add_store(order)
+    return {"stores": len(world.trail.stores)}
+
+
+def add_tables(world: World, body: list[dict]) -> dict:
+    for order in body:
+        world.trail.add_table(order)
+    return {"tables": len(world.trail.tables)}
+
+
+def add_workgroups(world: World, body: list[dict]) -> dict:
+    for order in body:
+        group = WorkGroup(**order)
+        world.trail.workgroups[group.account, group.region, group.name] = group
+    return {"workgroups": len(world.trail.workgroups)}
+
+
 def add_events(world: World, body: dict) -> dict:
-    """Appends to groups that exist; a file has one event a line, with its group in it."""
+    """Appends to places that exist; a file has one event a line, with its place in it unless all are told."""
     gc.disable()  # nothing here is garbage, and 300,000 new objects would have it looked for again and again
     try:
-        if "file" in body:
-            with open(body["file"], encoding="utf-8") as lines:
-                return load(world, map(json.loads, lines))
-        place = {name: body[name] for name in ("log_group", "account", "region")}
-        return load(world, ({**place, **event} for event in body["events"]))
+        if "file" not in body:
+            return load(world, body["events"], body.get("to", [body]))
+        with open(body["file"], encoding="utf-8") as lines:
+            return load(world, map(json.loads, lines), body.get("to"))
     finally:
         gc.enable()
         gc.freeze()
 
 
-def load(world: World, events: Iterable[dict]) -> dict:
-    by_group: dict[tuple, list[Event]] = {}
+PLACE = ("log_group", "event_data_store", "table", "event_history", "account", "region")
+
+
+def load(world: World, events: Iterable[dict], to: list[dict] | None) -> dict:
+    """Finds all places before it appends to any; without `to` each event tells its own."""
+    deliveries: dict[tuple, list[tuple[int, int, str]]] = {}
     for event in events:
-        key = (event["account"], event["region"], event["log_group"])
-        made = Event(event["timestamp"], event.get("queryable", event["timestamp"]), event["message"])
-        by_group.setdefault(key, []).append(made)
-    for key in by_group:
+        key = tuple(event.get(name) for name in PLACE) if to is None else ()
+        made = (event["timestamp"], event.get("queryable", event["timestamp"]), event["message"])
+        deliveries.setdefault(key, []).append(made)
+    if to is None:
+        places = [dict(zip(PLACE, key, strict=True)) for key in deliveries]
+        orders = list(zip(places, deliveries.values(), strict=True))
+    else:
+        orders = [(place, deliveries.get((), [])) for place in to]
+    appends = [(appender(world, place), made) for place, made in orders]
+    for append, made in appends:
+        append(made)
+    return {"events": sum(len(made) for _, made in appends)}
+
+
+def appender(world: World, place: dict) -> Callable[[list[tuple[int, int, str]]], None]:
+    """What takes deliveries of (timestamp, queryable, message) to a place."""
+    place = {name: place[name] for name in PLACE if place.get(name)}
+    named = [name for name in PLACE[:4] if name in place]
+    if len(named) != 1:
+        raise ValueError(f"not one place: {named}")
+    if named == ["log_group"]:
+        key = (place["account"], place["region"], place["log_group"])
         if key not in world.groups:
             raise ValueError(f"no log group {key}")
-    for key, made in by_group.items():
-        world.groups[key].append(made)
-    return {"events": sum(map(len, by_group.values()))}
+        return lambda made: world.groups[key].append(list(starmap(Event, made)))
+    if named == ["event_history"]:
+        account, region = place["account"], place["region"]
+        found = world.event_histories.setdefault((account, region), EventHistory(region))
+    else:
+        found = world.trail.place(place)
+    return lambda made: found.append([(queryable, message) for _, queryable, message in made])
 
 
 def set_clock(world: World, body: dict) -> dict:
@@ -107,6 +164,12 @@ CHOICES = {
     "boolean": ("1/0", "true/false"),
     "literal_in_coalesce": ("ok", "refused"),
     "field_order": ("as_written", "shuffled"),
+    "lake_columns": ("as_written", "lower"),
+    "lake_null": ("absent", "empty", "null"),
+    "lake_key_exchange": ("absent", "column"),
+    "lake_checks_columns": ("at_start", "while_running"),
+    "lake_prunes": ("calendarday", "time"),
+    "athena_syntax": ("at_start", "while_running"),
 }
 
 
@@ -134,50 +197,11 @@ def reset(world: World, body) -> dict:
     return {}
 
 
-def stats(world: World, body) -> dict:
-    now = world.clock.now_ms()
-    for query in world.queries.values():
-        query.age(now)
-    return {
-        "calls": world.calls,
-        "errors": world.errors,
-        "peak_starts_per_second": world.rates.peaks("StartQuery"),
-        "peak_polls_per_second": world.rates.peaks("GetQueryResults"),
-        "peak_running": world.peak_running,
-        "bytes_scanned_started": sum(query.bytes_scanned for query in world.history),
-        "bytes_scanned_completed": sum(query.bytes_scanned for query in world.history if query.status() == "Complete"),
-        "bytes_held": [
-            {"log_group": group.name, "account": group.account, "region": group.region, "bytes": group.stored_bytes()}
-            for group in world.groups.values()
-        ],
-        "queries": [query_stats(query) for query in world.history],
-        "orphans": [query.id for query in world.history if query.orphaned()],
-        "broken": world.broken,
-        "signed_with": sorted(world.signed_with),
-    }
-
-
-def query_stats(query: LogQuery) -> dict:
-    return {
-        "id": query.id,
-        "account": query.account,
-        "region": query.region,
-        "queryString": query.query_string,
-        "startTime": query.start,
-        "endTime": query.end,
-        "limit": query.limit,
-        "logGroups": query.log_group_names,
-        "status": query.status(),
-        "polls": query.polls,
-        "bytesScanned": query.bytes_scanned,
-        "fetched_complete": query.read_all,
-        "stopped": query.stopped,
-        "forgotten": query.forgotten,
-    }
-
-
 CONTROLS = {
     ("POST", "groups"): add_groups,
+    ("POST", "stores"): add_stores,
+    ("POST", "tables"): add_tables,
+    ("POST", "workgroups"): add_workgroups,
     ("POST", "events"): add_events,
     ("POST", "clock"): set_clock,
     ("GET", "clock"): get_clock,

@@ -6,8 +6,12 @@ Actions, one per fault:
   {"hang_seconds": n, "carried_out": bool}                   then its answer, or a reset if it was not carried out
   {"garbage": true, "carried_out": false}                    200 with a body that is no JSON
   {"truncate": true, "carried_out": true}                    half of the body that Content-Length promises
-  {"query": "Failed" | "Timeout" | "Cancelled" | "Unknown"}  of StartQuery: how its query ends
+  {"query": "Failed" | "Timeout" | "Cancelled" | "Unknown"}  of StartQuery, StartQueryExecution: how its query ends
+  {"query": "exhausted" | "retryable"}                       failed for want of resources, or (Athena) only for now
   {"query": "forever" | "vanish"}                            it never ends, or its id is unknown at once
+
+Each service has its own words for such an end. An operation is named alone ("StartQuery": of any service) or with the
+signing name of its service ("cloudtrail:StartQuery").
 """
 
 from dataclasses import dataclass
@@ -24,7 +28,7 @@ class Fault:
 
 
 ACTIONS = ("error", "reset", "hang_seconds", "garbage", "truncate", "query")
-FATES = ("Failed", "Timeout", "Cancelled", "Unknown", "forever", "vanish")
+FATES = ("Failed", "Timeout", "Cancelled", "Unknown", "exhausted", "retryable", "forever", "vanish")
 
 
 class Faults:
@@ -43,10 +47,10 @@ class Faults:
     def clear(self) -> None:
         self.pending.clear()
 
-    def next(self, operation: str) -> dict | None:
+    def next(self, service: str, operation: str) -> dict | None:
         """What this call meets; counts it against the first fault not used up."""
         for fault in self.pending:
-            if fault.operation != operation or fault.times == 0:
+            if fault.operation not in (operation, f"{service}:{operation}") or fault.times == 0:
                 continue
             if fault.skip > 0:
                 fault.skip -= 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import random
 import subprocess
@@ -12,10 +14,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import botocore.config
+import botocore.loaders
 import botocore.session
 
 HERE = Path(__file__).resolve().parent
 ACCOUNT, REGION, GROUP = "111122223333", "eu-west-1", "trail"
+LOADER = botocore.loaders.create_loader()  # one for all clients: it remembers the services' models
 T0 = 1_780_308_000_000  # 2026-06-01 10:00:00 UTC
 
 
@@ -39,31 +43,44 @@ class Double:
         with urllib.request.urlopen(request) as answer:
             return json.load(answer)
 
-    def client(self, secret: str = "secret", key: str = "AKIADOUBLE", token: str | None = None, **config):
+    def client(
+        self,
+        secret: str = "secret",
+        key: str = "AKIADOUBLE",
+        token: str | None = None,
+        service: str = "logs",
+        region: str = REGION,
+        **config,
+    ):
         """A client that tries once, unless `retries` says otherwise."""
         session = botocore.session.Session()
+        session.register_component("data_loader", LOADER)
         session.set_credentials(key, secret, token)
         config.setdefault("retries", {"total_max_attempts": 1})
         return session.create_client(
-            "logs",
-            region_name=REGION,
+            service,
+            region_name=region,
             endpoint_url=self.endpoint,
             config=botocore.config.Config(read_timeout=5, **config),
         )
 
 
+@functools.cache
+def shared_double() -> Double:
+    """One for all tests of a run: to start one takes longer than most tests."""
+    double = Double()
+    atexit.register(double.close)
+    return double
+
+
 class DoubleTest(unittest.TestCase):
-    """Tests against one double per class, emptied before each test."""
+    """Tests against one double, emptied before each test."""
 
     double: Double
 
     @classmethod
     def setUpClass(cls) -> None:
-        cls.double = Double()
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        cls.double.close()
+        cls.double = shared_double()
 
     def setUp(self) -> None:
         self.control = self.double.control
@@ -71,7 +88,7 @@ class DoubleTest(unittest.TestCase):
         self.control("groups", [{"name": GROUP, "account": ACCOUNT, "region": REGION}])
         self.control("credentials", [{"access_key": "AKIADOUBLE", "secret": "secret", "account": ACCOUNT}])
         self.control("clock", {"real": True})
-        self.switch(starts_per_second=1000, polls_per_second=1000)
+        self.switch(**{name: 1000 for name in self.control("switches") if name.endswith("_per_second")})
         self.logs = self.double.client()
 
     def tearDown(self) -> None:

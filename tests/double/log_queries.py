@@ -28,6 +28,8 @@ class Selection:
 
 @dataclass
 class LogQuery:
+    service = "logs"
+
     account: str
     region: str
     query_string: str
@@ -65,7 +67,7 @@ class LogQuery:
             return "Scheduled"
         if self.fate == "forever" or self.polls <= self.switches["polls_scheduled"] + self.switches["polls_running"]:
             return "Running"
-        return self.fate or "Complete"
+        return "Failed" if self.fate in ("exhausted", "retryable") else self.fate or "Complete"
 
     def ended(self) -> bool:
         return self.forgotten or self.status() in ENDED

@@ -12,8 +12,6 @@ from errors import AwsError
 from events import LogGroup
 from log_queries import ENDED, LogQuery, Selection
 
-TARGET = "Logs_20140328"
-SIGNING_NAME = "logs"
 GROUP_ARN = re.compile(r"arn:aws:logs:([a-z0-9-]+):(\d{12}):log-group:([^:*]+)")
 IDENTIFIER = re.compile(r"[\w#+=/:,.@-]{1,2048}")  # BC-logs LogGroupIdentifier: no `*`
 GROUP_NAME = re.compile(r"[.\-_/#A-Za-z0-9]{1,512}")
@@ -92,8 +90,7 @@ def found_group(call: Call, account: str, name: str) -> LogGroup:
 
 def start_query(call: Call) -> dict:
     world = call.world
-    if not world.rates.admit("StartQuery", call.place, world.switches["starts_per_second"]):
-        raise AwsError("ThrottlingException", "Rate exceeded")
+    call.check_rate("starts_per_second")
     text = required(call, "queryString")
     required(call, "startTime"), required(call, "endTime")
     start, end = whole(call, "startTime", 0, 2**63 - 1), whole(call, "endTime", 0, 2**63 - 1)
@@ -111,11 +108,10 @@ def start_query(call: Call) -> dict:
     check_running(call)
     last_ms = end * 1000 + (999 if world.switches["end_inclusive"] == "second" else 0)
     selections = [Selection(group, group.select(start * 1000, last_ms, now)) for group in groups]
-    fate = (call.fault or {}).get("query")
     query = LogQuery(
-        call.account, call.region, text, start, end, limit, program, selections, dict(world.switches), now, fate
+        call.account, call.region, text, start, end, limit, program, selections, dict(world.switches), now, call.fate
     )
-    if fate == "vanish":
+    if query.fate == "vanish":
         query.forgotten = True
     else:
         world.queries[query.id] = query
@@ -187,8 +183,7 @@ def found_query(call: Call) -> LogQuery:
 def get_query_results(call: Call) -> dict:
     world = call.world
     with world.lock:
-        if not world.rates.admit("GetQueryResults", call.place, world.switches["polls_per_second"]):
-            raise AwsError("ThrottlingException", "Rate exceeded")
+        call.check_rate("polls_per_second")
         most = whole(call, "maxItems", 0, 10_000) or 10_000  # what 0 means is [U]: taken as not given
         query = found_query(call)
         first = token_offset(call, query)
@@ -272,9 +267,8 @@ def query_info(query: LogQuery) -> dict:
 
 
 def describe_log_groups(call: Call) -> dict:
-    world, given = call.world, call.parameters
-    if not world.rates.admit("DescribeLogGroups", call.place, world.switches["describes_per_second"]):
-        raise AwsError("ThrottlingException", "Rate exceeded")
+    given = call.parameters
+    call.check_rate("describes_per_second")
     prefix, pattern = given.get("logGroupNamePrefix"), given.get("logGroupNamePattern")
     if prefix is not None and pattern is not None:
         raise invalid("logGroupNamePrefix and logGroupNamePattern are mutually exclusive")

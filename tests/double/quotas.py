@@ -30,8 +30,11 @@ class Rates:
         self.windows: dict[tuple[str, str], Window] = {}
 
     def admit(self, operation: str, place: str, limit: int | None) -> bool:
-        """Whether one more request of `operation` at `place` (account/region) keeps within `limit` a second."""
+        """Whether one more request of `operation` ("service:Name") at `place` ("account/region") is within `limit`."""
         return self.windows.setdefault((operation, place), Window()).admit(limit)
 
     def peaks(self, operation: str) -> dict[str, int]:
         return {place: window.peak for (name, place), window in self.windows.items() if name == operation}
+
+    def all_peaks(self) -> dict[str, dict[str, int]]:
+        return {operation: self.peaks(operation) for operation, _ in self.windows}

@@ -125,7 +125,7 @@ class Faults(DoubleTest):
         self.control("faults", [{"operation": operation, "action": action, **more}])
 
     def calls(self, operation: str = "StartQuery") -> int:
-        return self.control("stats")["calls"].get(operation, 0)
+        return self.control("stats")["calls"].get(f"logs:{operation}", 0)
 
     def started(self) -> int:
         return len(self.control("stats")["queries"])
@@ -140,8 +140,8 @@ class Faults(DoubleTest):
             self.refused(code, self.start, QUERY)
         self.start(QUERY)
         stats = self.control("stats")
-        self.assertEqual(stats["errors"]["StartQuery"], {"ThrottlingException": 2, "ServiceUnavailable": 1})
-        self.assertEqual((stats["calls"]["StartQuery"], len(stats["queries"])), (5, 2))
+        self.assertEqual(stats["errors"]["logs:StartQuery"], {"ThrottlingException": 2, "ServiceUnavailable": 1})
+        self.assertEqual((stats["calls"]["logs:StartQuery"], len(stats["queries"])), (5, 2))
 
     def test_sdk_retries(self) -> None:
         self.order({"error": {"status": 400, "code": "ThrottlingException", "message": "Rate exceeded"}}, times=2)

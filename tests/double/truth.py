@@ -2,7 +2,12 @@
 
 python truth.py EVENTS FROM_MS TO_MS WINDOW_FROM_MS  reads a file of lines as /control/events takes it, and prints the
 samples of the data block as `metric{label="value",...} number`, without the label `source`, sorted. Events from
-FROM_MS on and before TO_MS are counted; gauges cover those from WINDOW_FROM_MS on.
+FROM_MS on and before TO_MS are counted; gauges cover those from WINDOW_FROM_MS on. Words may follow:
+
+event       a call is told by its record's eventTime, not by `timestamp`, and records of one eventID are one call
+management  only management events, as CloudTrail's event history has them
+in=REGION   only events of this Region, or of none, as the same
+unreported  no key exchange, as of a source whose schema has none
 """
 
 import sys
@@ -21,16 +26,19 @@ POST_QUANTUM = [
 # Each call with its labels, as README.md's "What the numbers mean" defines them.
 CALLS = """
 CREATE TABLE calls AS
-WITH records AS (
-    SELECT timestamp, message::JSON AS r, message::JSON->'$.tlsDetails' AS t
-    FROM read_json(?, format = 'newline_delimited', columns = {timestamp: 'BIGINT', message: 'VARCHAR'})
-    WHERE timestamp >= ? AND timestamp < ?
+WITH lines AS (
+    SELECT timestamp, queryable, message::JSON AS r
+    FROM read_json(?, format = 'newline_delimited',
+        columns = {timestamp: 'BIGINT', queryable: 'BIGINT', message: 'VARCHAR'})
+), records AS (
+    SELECT {time} AS timestamp, r, r->'$.tlsDetails' AS t FROM lines WHERE {time} >= ? AND {time} < ? AND {kept}
+    QUALIFY {first}
 ), texts AS (
     SELECT timestamp, json_type(t) = 'OBJECT' AS tls,
         coalesce(r->>'$.eventSource', '') AS source, coalesce(r->>'$.eventName', '') AS event,
         coalesce(r->>'$.recipientAccountId', '') AS account, coalesce(r->>'$.awsRegion', '') AS region,
         coalesce(t->>'$.tlsVersion', '') AS version, coalesce(t->>'$.cipherSuite', '') AS cipher,
-        lower(coalesce(t->>'$.keyExchange', '')) AS exchange,
+        {exchange} AS exchange,
         epoch(strptime(r->>'$.eventTime', '%Y-%m-%dT%H:%M:%SZ')) AS event_time
     FROM records
 )
@@ -48,6 +56,13 @@ SELECT timestamp, event_time,
         WHEN list_contains(?::VARCHAR[], exchange) THEN 'no' ELSE 'unreported' END AS post_quantum
 FROM texts WHERE source <> ''
 """
+EVENT_TIME = "epoch_ms(strptime(r->>'$.eventTime', '%Y-%m-%dT%H:%M:%SZ'))"
+FIRST = "r->>'$.eventID' IS NULL OR row_number() OVER (PARTITION BY r->>'$.eventID' ORDER BY queryable) = 1"
+MANAGEMENT = (
+    "coalesce(r->>'$.eventCategory', 'Management') = 'Management' "
+    "AND coalesce(r->>'$.managementEvent', 'true') = 'true'"
+)
+WORDS = ("event", "management", "unreported")
 OUTDATED = "tls_version IN ('TLSv1', 'TLSv1.1')"
 CONTROL = "tls_version IN ('TLSv1.2', 'TLSv1.3')"
 KEY = ["aws_service", "tls_version", "event_name", "account_id"]
@@ -68,9 +83,27 @@ FAMILIES = [
 ]
 
 
-def samples(events: str, start: int, end: int, window: int) -> list[str]:
+def statement(words: list[str]) -> str:
+    regions = [word.removeprefix("in=") for word in words if word.startswith("in=")]
+    if unknown := {word for word in words if not word.startswith("in=")} - set(WORDS):
+        raise SystemExit(f"truth.py: no {sorted(unknown)}, but {WORDS}")
+    kept = [MANAGEMENT] if "management" in words else ["true"]
+    kept += [f"coalesce(r->>'$.awsRegion', '') IN ('', '{region}')" for region in regions]
+    parts = {
+        "{time}": EVENT_TIME if "event" in words else "timestamp",
+        "{first}": FIRST if "event" in words else "row_number() OVER () > 0",
+        "{kept}": " AND ".join(kept),
+        "{exchange}": "''" if "unreported" in words else "lower(coalesce(t->>'$.keyExchange', ''))",
+    }
+    text = CALLS
+    for name, part in parts.items():
+        text = text.replace(name, part)
+    return text
+
+
+def samples(events: str, start: int, end: int, window: int, words: list[str] = ()) -> list[str]:
     base = duckdb.connect()
-    base.execute(CALLS, [events, start, end, KEY_EXCHANGES + POST_QUANTUM, KEY_EXCHANGES])
+    base.execute(statement(words), [events, start, end, KEY_EXCHANGES + POST_QUANTUM, KEY_EXCHANGES])
     base.execute(f"SET VARIABLE since = {window}")
     lines = []
     for name, labels, value, calls, groups in FAMILIES:
@@ -83,5 +116,5 @@ def samples(events: str, start: int, end: int, window: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    file, *numbers = sys.argv[1:]
-    print("\n".join(samples(file, *map(int, numbers))))
+    file, start, end, window, *words = sys.argv[1:]
+    print("\n".join(samples(file, int(start), int(end), int(window), words)))

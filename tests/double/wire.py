@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import json
 import os
 import socket
@@ -10,18 +12,49 @@ import sys
 import time
 import traceback
 import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import control
-import logs
 from calls import Call
 from errors import AwsError
 from signature import authenticate
 from world import World
 
-# By the prefix of X-Amz-Target; other services of AWS are added here.
-SERVICES = {module.TARGET: module for module in (logs,)}
+
+@dataclass
+class Service:
+    """The operations behind one prefix of X-Amz-Target; those that are not locked see to that themselves."""
+
+    signing_name: str
+    locked: dict[str, Callable] = field(default_factory=dict)
+    unlocked: dict[str, Callable] = field(default_factory=dict)
+
+
+# The signing name and the modules of a service, by the last part of the prefix of X-Amz-Target: botocore's of
+# CloudTrail has the package's name before it.
+MODULES = {
+    "Logs_20140328": ("logs", ["logs"]),
+    "CloudTrail_20131101": ("cloudtrail", ["lake", "history"]),
+    "AmazonAthena": ("athena", ["athena"]),
+}
+
+
+@functools.cache
+def service_of(target: str) -> Service | None:
+    """Loaded when first asked for: parsers of SQL take a while, and most doubles are of Logs Insights alone."""
+    if target not in MODULES:
+        return None
+    signing_name, names = MODULES[target]
+    service = Service(signing_name)
+    for module in map(importlib.import_module, names):
+        service.locked |= module.OPERATIONS
+        service.unlocked |= module.UNLOCKED
+    return service
+
+
 JSON = "application/json"
 AMZ_JSON = "application/x-amz-json-1.1"
 
@@ -62,57 +95,60 @@ class Handler(BaseHTTPRequestHandler):
         """One request to AWS, with whatever fault has been ordered for it."""
         body = self.body()
         prefix, _, operation = self.headers.get("x-amz-target", "").rpartition(".")
-        self.world.count_call(operation)
+        service = service_of(prefix.rpartition(".")[2])
+        signing_name = service.signing_name if service else prefix
+        name = f"{signing_name}:{operation}"
+        self.world.count_call(name)
         with self.world.lock:
-            fault = self.world.faults.next(operation)
+            fault = self.world.faults.next(signing_name, operation)
         action = fault or {}
         if not carried_out(action):
-            self.broken_off(action, operation, None)
+            self.broken_off(action, name, None)
             return
         try:
-            status, answer = 200, self.operate(prefix, operation, body, fault)
+            if service is None or not {operation} & {*service.locked, *service.unlocked}:
+                raise AwsError("UnknownOperationException", f"the double has no operation {name}")
+            status, answer = 200, self.operate(service, operation, body, fault)
         except AwsError as error:
-            self.world.count_error(operation, error.code)
+            self.world.count_error(name, error.code)
             status, answer = error.status, error_body(error)
         except Exception:
-            status, answer = 500, error_body(self.broke(operation))
+            status, answer = 500, error_body(self.broke(name))
         if action and "query" not in action:
-            self.broken_off(action, operation, (status, answer))
+            self.broken_off(action, name, (status, answer))
         else:
             self.reply(status, answer, AMZ_JSON)
 
-    def broke(self, operation: str) -> AwsError:
+    def broke(self, name: str) -> AwsError:
         """Tells of a bug in the double itself, from within its handler; tests assert that there was none."""
         traceback.print_exc(file=sys.stderr)
         with self.world.lock:
             self.world.broken += 1
-        self.world.count_error(operation, "DoubleBroke")
+        self.world.count_error(name, "DoubleBroke")
         return AwsError("DoubleBroke", traceback.format_exc())
 
-    def operate(self, prefix: str, operation: str, body: bytes, fault: dict | None) -> dict:
-        service = SERVICES.get(prefix)
-        if service is None or operation not in (*service.OPERATIONS, *service.UNLOCKED):
-            raise AwsError("UnknownOperationException", f"the double has no operation {prefix}.{operation}")
-        credential, region = authenticate(self.world, self.command, self.path, self.headers, body, service.SIGNING_NAME)
-        if operation in credential.denied:
-            raise access_denied(credential, service.SIGNING_NAME, operation)
+    def operate(self, service: Service, operation: str, body: bytes, fault: dict | None) -> dict:
+        signing_name = service.signing_name
+        credential, region = authenticate(self.world, self.command, self.path, self.headers, body, signing_name)
+        if {operation, f"{signing_name}:{operation}"} & set(credential.denied):
+            raise access_denied(credential, signing_name, operation)
         try:
             parameters = json.loads(body)
         except ValueError:
             raise AwsError("SerializationException", "the body is not JSON") from None
         if type(parameters) is not dict:
             raise AwsError("SerializationException", "the body is not an object")
-        call = Call(self.world, operation, parameters, credential, region, fault)
-        if operation in service.UNLOCKED:
-            return service.UNLOCKED[operation](call)
+        call = Call(self.world, signing_name, operation, parameters, credential, region, fault)
+        if operation in service.unlocked:
+            return service.unlocked[operation](call)
         with self.world.lock:
-            return service.OPERATIONS[operation](call)
+            return service.locked[operation](call)
 
-    def broken_off(self, action: dict, operation: str, answered: tuple[int, dict] | None) -> None:
+    def broken_off(self, action: dict, name: str, answered: tuple[int, dict] | None) -> None:
         """Answers as a fault says; `answered` is what the operation would have, if it was carried out."""
         if "error" in action:
             error = action["error"]
-            self.world.count_error(operation, error["code"])
+            self.world.count_error(name, error["code"])
             fault = AwsError(error["code"], error.get("message", ""), error.get("status"))
             self.reply(fault.status, error_body(fault), AMZ_JSON)
         elif "hang_seconds" in action:

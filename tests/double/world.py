@@ -1,4 +1,4 @@
-"""The state of the double: clock, credentials, switches, log groups, and what was counted."""
+"""The state of the double: clock, credentials, switches, what the services hold, and what was counted."""
 
 import threading
 import time
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import faults
 import quotas
 from events import LogGroup
+from trail_tables import TrailData
 
 # One for every fact of AWS that no stored source could confirm ([U]), and the sizes that tests need small.
 SWITCHES = {
@@ -34,6 +35,34 @@ SWITCHES = {
     "polls_per_second": 10,  # quotas page: GetQueryResults 10 TPS per account and Region
     "describes_per_second": 10,  # quotas page: DescribeLogGroups 10 TPS per account and Region
     "concurrent_queries": 100,  # API_StartQuery: concurrent Logs Insights queries
+    # CloudTrail Lake; polls_scheduled, polls_running (of DescribeQuery) and partial_rows are for it too.
+    "lake_columns": "as_written",  # [U] names of columns in rows: "as_written", or "lower"
+    "lake_null": "absent",  # [U] NULL in a row: its cell is "absent", or has the value "empty" (""), or "null"
+    "lake_key_exchange": "absent",  # query-supported-event-schemas has none in tlsDetails; "column": there it is
+    "lake_checks_columns": "at_start",  # [U] where a wrong column is told: "at_start", or "while_running" (FAILED)
+    "lake_total": True,  # [U] whether QueryStatistics has TotalResultsCount
+    "lake_prunes": "calendarday",  # [U] what bounds of eventTime spare: other UTC days, or all other "time"
+    "lake_starts_per_second": 3,  # general/ct: StartQuery 3 TPS
+    "lake_describes_per_second": 10,  # general/ct: DescribeQuery 10 TPS
+    "lake_results_per_second": 10,  # general/ct: GetQueryResults 10 TPS
+    "lake_stores_per_second": 10,  # general/ct: GetEventDataStore 10 TPS
+    "lake_lists_per_second": 10,  # general/ct: ListEventDataStores 10 TPS
+    "lake_cancels_per_second": 1,  # [U] WhatIsCloudTrail-Limits (2023): every other API 1 TPS
+    "lake_concurrent_queries": 10,  # WhatIsCloudTrail-Limits: queued or running
+    # Event history
+    "lookups_per_second": 2,  # API_LookupEvents: 2 requests per second, per account and Region
+    "lookup_duplicates": False,  # [U] whether a page begins with the last event of the one before
+    "lookup_empty_pages": False,  # [U] whether every other page is empty and yet has a NextToken
+    # Athena; polls_scheduled and polls_running are of GetQueryExecution.
+    "athena_header": True,  # [U] whether the first row holds the names: in AWS's samples, not in its API page
+    "athena_requeues": False,  # whether a query goes back from RUNNING to QUEUED once (BC-ath QueryExecutionState)
+    # Where bad syntax is told: "at_start" (seen in github.com/guardian/athena-cli/issues/39), or "while_running".
+    "athena_syntax": "at_start",
+    "athena_starts_per_second": 20,  # general/athena: StartQueryExecution, most Regions
+    "athena_polls_per_second": 100,  # general/athena: GetQueryExecution, most Regions
+    "athena_results_per_second": 100,  # general/athena: GetQueryResults
+    "athena_stops_per_second": 20,  # general/athena: StopQueryExecution, most Regions
+    "athena_concurrent_queries": 20,  # general/athena: active DML queries, most Regions
 }
 
 
@@ -77,6 +106,8 @@ class Credential:
     denied: list[str] = field(default_factory=list)
     # Accounts whose groups this account sees as a monitoring account (cross-account observability).
     monitors: list[str] = field(default_factory=list)
+    # Accounts for whose event data stores this account is a delegated administrator.
+    delegates_for: list[str] = field(default_factory=list)
 
     @property
     def arn(self) -> str:
@@ -104,20 +135,26 @@ class World:
         self.signed_with: set[str] = set()
         self.broken = 0
         self.peak_running: dict[str, int] = {}
-        self.queries: dict = {}
-        self.history: list = []
+        self.queries: dict = {}  # of Logs Insights, by id
+        self.executions: dict = {}  # of Lake and Athena, by id
+        self.history: list = []  # all of them
+        self.peaks_running: dict[str, dict[str, int]] = {}
+        self.trail = TrailData()
+        self.event_histories: dict = {}  # by account and Region
+        self.request_tokens: dict = {}  # Athena's ClientRequestTokens
 
     def forget_queries(self) -> None:
         """Their ids vanish, as after a restart of the service; what was counted stays."""
-        for query in self.queries.values():
+        for query in (*self.queries.values(), *self.executions.values()):
             query.forgotten = True
-        self.queries = {}
+        self.queries, self.executions, self.request_tokens = {}, {}, {}
 
-    def count_call(self, operation: str) -> None:
+    def count_call(self, name: str) -> None:
+        """`name` is "service:Operation"."""
         with self.lock:
-            self.calls[operation] = self.calls.get(operation, 0) + 1
+            self.calls[name] = self.calls.get(name, 0) + 1
 
-    def count_error(self, operation: str, code: str) -> None:
+    def count_error(self, name: str, code: str) -> None:
         with self.lock:
-            codes = self.errors.setdefault(operation, {})
+            codes = self.errors.setdefault(name, {})
             codes[code] = codes.get(code, 0) + 1
