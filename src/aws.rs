@@ -7,11 +7,14 @@ mod quota;
 
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+pub use aws_config::SdkConfig;
+use aws_config::{BehaviorVersion, Region};
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 
-pub(crate) use self::errors::failed;
+use crate::time::Timestamp;
+
+pub(crate) use self::errors::{failed, failed_because};
 pub(crate) use self::observer::Observer;
 pub use self::quota::{Quota, Quotas};
 
@@ -57,6 +60,13 @@ impl Access {
         }
         loader.load().await
     }
+}
+
+/// The earlier of the host's clock and AWS's, which the host's is `ahead` of.
+pub(crate) fn trusted(now: Timestamp, ahead: Option<i64>) -> Timestamp {
+    now.minus(Duration::from_secs(
+        u64::try_from(ahead.unwrap_or_default()).unwrap_or(0),
+    ))
 }
 
 /// For requests that start something which AWS bills: it must not be started twice because an answer was lost.

@@ -24,10 +24,11 @@ pub struct Batch {
     pub recounted: Option<Window>,
     /// Time that was given up and is never counted, in seconds.
     pub skipped_seconds: u64,
-    /// Bytes that were scanned: what AWS bills, or what was read of files.
-    pub scanned_bytes: u64,
-    /// Records that were scanned, whether they counted or not.
-    pub scanned_records: u64,
+    /// What was read for this batch.
+    pub scanned: Scanned,
+    /// Calls that came late, into time that was counted before, where the source can tell; those of a window that
+    /// is counted again are told by the store.
+    pub late_calls: u64,
     /// Records that were passed over because their event id had been counted.
     pub duplicates: u64,
     /// Event ids that left the horizon of duplicates.
@@ -36,6 +37,28 @@ pub struct Batch {
     pub rejected: Vec<Rejected>,
     /// How many files are unreadable after this batch.
     pub unreadable_files: Option<u64>,
+}
+
+/// What was read, and what of it AWS bills.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scanned {
+    /// Bytes: of a query, as AWS tells them; of files, as they lie on the disk.
+    pub bytes: u64,
+    /// Bytes that are billed, minimum included.
+    pub billed_bytes: u64,
+    /// Records, whether they counted or not.
+    pub records: u64,
+}
+
+impl Scanned {
+    /// What is billed as it was scanned.
+    pub fn billed(bytes: u64, records: u64) -> Self {
+        Self {
+            bytes,
+            billed_bytes: bytes,
+            records,
+        }
+    }
 }
 
 /// A file, or another part of a batch, that could not be counted and will be tried again.

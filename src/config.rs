@@ -227,6 +227,10 @@ mod tests {
     const EXAMPLE: &str = include_str!("../config.example.toml");
     const LEAST: &str = "[[sources]]\nname = \"trail\"\ntype = \"trail_files\"\nlocation = \"/var/log/cloudtrail\"\n";
     const LEAST_LOGS: &str = "[[sources]]\nname = \"logs\"\ntype = \"logs_insights\"\nlog_groups = [\"aws-cloudtrail-logs\"]\n";
+    const LEAST_LAKE: &str = "[[sources]]\nname = \"lake\"\ntype = \"lake\"\nevent_data_store = \"01234567-89ab-cdef-0123-456789abcdef\"\n";
+    const LEAST_ATHENA: &str =
+        "[[sources]]\nname = \"athena\"\ntype = \"athena\"\ntable = \"cloudtrail_logs\"\n";
+    const LEAST_HISTORY: &str = "[[sources]]\nname = \"history\"\ntype = \"event_history\"\n";
 
     fn problems(toml: &str, environment: &[(&str, &str)]) -> Vec<String> {
         let environment = environment
@@ -240,7 +244,8 @@ mod tests {
     fn the_example_holds_every_key_at_its_default() {
         let (example, problems, known) = read(EXAMPLE, HashMap::new());
         assert_eq!(problems, Vec::<String>::new());
-        let (least, problems, _) = read(&format!("{LEAST}{LEAST_LOGS}"), HashMap::new());
+        let least = [LEAST, LEAST_LOGS, LEAST_LAKE, LEAST_ATHENA, LEAST_HISTORY].concat();
+        let (least, problems, _) = read(&least, HashMap::new());
         assert_eq!(problems, Vec::<String>::new());
         assert_eq!(format!("{example:#?}"), format!("{least:#?}"));
 
@@ -303,7 +308,7 @@ mod tests {
                 "sources[0].interval = \"often\": must be a duration such as \"5m\" or \"24h\": expected number at 0",
                 "sources[0].location = 7: must be a text",
                 "sources[1].name = \"trail\": must be unique: it tells one source's series from another's",
-                "sources[1].type = \"trail_file\": must be `logs_insights` or `trail_files`",
+                "sources[1].type = \"trail_file\": must be `athena`, `event_history`, `lake`, `logs_insights` or `trail_files`",
                 "sources[2].location: is missing",
                 "sources[2].name: is missing",
                 "state.ephemeral = \"perhaps\": must be true or false",

@@ -150,7 +150,7 @@ impl Metrics {
             interval: of.gauges(
                 "source_interval_seconds",
                 &["source"],
-                "How often the source is asked.",
+                "How long a window of the source is as a rule, or how often its folder is looked through.",
             )?,
             settle: of.gauges(
                 "source_settle_seconds",
@@ -161,7 +161,7 @@ impl Metrics {
             failures: of.counters(
                 "batch_failures_total",
                 &with_reason,
-                "Attempts and files that failed, by reason; what failed stays due.",
+                "Attempts and files that failed, by reason: they stay due. `truncated` may also tell of what was counted in part, or late.",
             )?,
             batch_duration: of.histograms(
                 "batch_duration_seconds",
@@ -172,7 +172,7 @@ impl Metrics {
             scanned_bytes: of.counters(
                 "scanned_bytes_total",
                 &["source"],
-                "Bytes scanned: of files, as they lie on the disk; of queries, as AWS bills.",
+                "Bytes scanned: of files, as they lie on the disk; of queries, as AWS tells.",
             )?,
             scanned_records: of.counters(
                 "scanned_records_total",
@@ -182,12 +182,12 @@ impl Metrics {
             cost: of.amounts(
                 "estimated_cost_dollars_total",
                 &["source"],
-                "What the scanned bytes cost at the source's `price_per_gib`.",
+                "What the billed bytes cost at the source's `price_per_gib`.",
             )?,
             skipped: of.counters(
                 "skipped_seconds_total",
                 &WORKER,
-                "Time that was given up, older than `catch_up_limit`, and is never counted.",
+                "Time that was given up and is never counted: older than `catch_up_limit`, or of which AWS holds nothing.",
             )?,
             late: of.counters(
                 "late_calls_total",
@@ -267,7 +267,7 @@ impl Metrics {
             .set(seconds(interval));
         self.settle
             .with_label_values(&[source])
-            .set(seconds(terms.settle));
+            .set(seconds(terms.schedule.settle));
         self.cost.with_label_values(&[source]);
         self.scanned_bytes.with_label_values(&[source]);
         self.scanned_records.with_label_values(&[source]);
@@ -337,19 +337,19 @@ impl Metrics {
             .observe(took.as_secs_f64());
         self.scanned_bytes
             .with_label_values(&source)
-            .inc_by(batch.scanned_bytes);
+            .inc_by(batch.scanned.bytes);
         self.cost
             .with_label_values(&source)
-            .inc_by(terms.price(batch.scanned_bytes));
+            .inc_by(terms.price(batch.scanned.billed_bytes));
         self.skipped
             .with_label_values(&labels(worker))
             .inc_by(batch.skipped_seconds);
         self.late
             .with_label_values(&labels(worker))
-            .inc_by(committed.recount.late);
+            .inc_by(committed.recount.late + batch.late_calls);
         self.scanned_records
             .with_label_values(&source)
-            .inc_by(batch.scanned_records);
+            .inc_by(batch.scanned.records);
         self.deduplicated
             .with_label_values(&source)
             .inc_by(batch.duplicates);

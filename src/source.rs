@@ -1,8 +1,13 @@
 //! The seam that every source stands behind: stored progress and the time in, the next batch and the
 //! progress after it out.
 
+pub mod athena;
+pub mod event_history;
+pub mod lake;
 pub mod logs_insights;
 pub mod query;
+mod records;
+mod sql;
 pub mod trail_files;
 
 use std::collections::BTreeMap;
@@ -12,6 +17,7 @@ use std::time::Duration;
 
 use crate::batch::{Batch, ProgressChange};
 use crate::time::Timestamp;
+use crate::window::Schedule;
 
 /// Counts API calls, batch by batch.
 pub trait Source: Send + 'static {
@@ -54,8 +60,8 @@ pub struct Requests {
 /// What a source's numbers are worth.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Terms {
-    /// How long after its end a window is asked for.
-    pub settle: Duration,
+    /// Which windows are due; files are due at once.
+    pub schedule: Schedule,
     /// Dollars for a GiB scanned.
     pub price_per_gib: f64,
 }
@@ -63,7 +69,7 @@ pub struct Terms {
 impl Terms {
     /// How much time is due and not yet counted.
     pub fn backlog(self, watermark: Timestamp, now: Timestamp) -> Duration {
-        now.minus(self.settle).since(watermark)
+        self.schedule.settled(now).since(watermark)
     }
 
     /// What the scanned bytes cost.

@@ -39,7 +39,7 @@ impl Window {
 }
 
 /// When a windowed source is asked, and for how much at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Schedule {
     /// The grid of time: a window ends on it.
     pub bucket: Duration,
@@ -47,17 +47,27 @@ pub struct Schedule {
     pub settle: Duration,
     /// The longest window, when catching up. At least one bucket.
     pub longest: Duration,
+    /// A window ends at a multiple of this, or at the last bucket before: what settled since is due with the next.
+    pub interval: Duration,
 }
 
 impl Schedule {
+    /// The end of the last window that has settled at `now`.
+    pub fn settled(self, now: Timestamp) -> Timestamp {
+        let settled = now.minus(self.settle);
+        settled.floor(self.interval).floor(self.bucket)
+    }
+
     /// The next window after `watermark` that has settled at `now`: whole buckets, as many as are due
     /// and fit in `longest`. A watermark off the grid (a window was split there) is brought back to it.
     pub fn due(self, watermark: Timestamp, now: Timestamp) -> Option<Window> {
-        let settled = now.minus(self.settle).floor(self.bucket);
-        let furthest = watermark
-            .plus(self.longest.max(self.bucket))
-            .floor(self.bucket);
-        let to = settled.min(furthest);
+        let reach = watermark.plus(self.longest.max(self.bucket));
+        let ends = [
+            reach.floor(self.interval).floor(self.bucket),
+            reach.floor(self.bucket),
+        ];
+        let furthest = ends.into_iter().find(|end| *end > watermark);
+        let to = self.settled(now).min(furthest.unwrap_or(watermark));
         (to > watermark).then_some(Window {
             from: watermark,
             to,
@@ -73,11 +83,14 @@ mod tests {
 
     fn schedules() -> impl Strategy<Value = Schedule> {
         let bucket = prop::sample::select(vec![60_u64, 300, 600, 900, 1800, 3600]);
-        (bucket, 0_u64..7200, 1_u64..72).prop_map(|(bucket, settle, longest)| Schedule {
-            bucket: Duration::from_secs(bucket),
-            settle: Duration::from_secs(settle),
-            longest: Duration::from_secs(bucket * longest),
-        })
+        (bucket, 0_u64..7200, 1_u64..72, 1_u64..100_000).prop_map(
+            |(bucket, settle, longest, interval)| Schedule {
+                bucket: Duration::from_secs(bucket),
+                settle: Duration::from_secs(settle),
+                longest: Duration::from_secs(bucket * longest),
+                interval: Duration::from_secs(interval),
+            },
+        )
     }
 
     proptest! {
@@ -99,9 +112,10 @@ mod tests {
                     prop_assert!(window.length() <= schedule.longest);
                     watermark = window.to;
                 }
-                // Nothing whole is left behind: the next bucket has not settled.
-                let next = watermark.floor(schedule.bucket).plus(schedule.bucket);
-                prop_assert!(next.plus(schedule.settle) > now);
+                // Nothing whole is left behind: since the next end of an interval, or of its last bucket, too little
+                // time has passed.
+                let longest = schedule.interval + schedule.bucket + schedule.settle;
+                prop_assert!(watermark.plus(longest) > now);
             }
         }
 

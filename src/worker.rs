@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant as Moment, sleep_until};
 use tracing::{debug, warn};
 
 use crate::metrics::Metrics;
@@ -24,6 +24,42 @@ pub struct Reports {
     pub metrics: Metrics,
     /// The landing page's state.
     pub status: Status,
+}
+
+/// When a worker ticks.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    every: Duration,
+    longest_retry: Duration,
+}
+
+impl Pace {
+    /// A tick every `every`, whether the last one failed or not.
+    pub fn steady(every: Duration) -> Self {
+        Self {
+            every,
+            longest_retry: every,
+        }
+    }
+
+    /// For a source whose windows end at multiples of `interval`: looks each minute for what is due, which costs
+    /// nothing. After failures in a row it waits a minute, two, four and so on, but not much of the interval.
+    pub fn of_windows(interval: Duration) -> Self {
+        let longest = (interval / 4).clamp(Duration::from_secs(5 * 60), Duration::from_secs(3600));
+        let longest_retry = longest.min(interval);
+        Self {
+            every: longest_retry.min(Duration::from_secs(60)),
+            longest_retry,
+        }
+    }
+
+    /// The pause after so many failures in a row.
+    fn pause(self, failures: u32) -> Duration {
+        let times = 1_u32
+            .checked_shl(failures.saturating_sub(1))
+            .unwrap_or(u32::MAX);
+        self.every.saturating_mul(times).min(self.longest_retry)
+    }
 }
 
 /// Asks one source in turn and commits its batches.
@@ -99,14 +135,17 @@ impl<S: Source> Worker<S> {
         self
     }
 
-    /// Ticks `every` so often until the process is asked to stop.
-    pub async fn run(mut self, every: Duration, mut shutdown: Shutdown) {
-        let mut ticks = interval(every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while shutdown.unless_stopped(ticks.tick()).await.is_some() {
+    /// Ticks at its pace until the process is asked to stop.
+    pub async fn run(mut self, pace: Pace, mut shutdown: Shutdown) {
+        let mut next = Moment::now();
+        let mut failures = 0;
+        while shutdown.unless_stopped(sleep_until(next)).await.is_some() {
+            let began = Moment::now();
             let Some(result) = shutdown.unless_stopped(self.tick()).await else {
                 break;
             };
+            failures = if result.is_ok() { 0 } else { failures + 1 };
+            next = (began + pace.pause(failures)).max(Moment::now());
             if let Err(error) = result {
                 warn!(
                     source = self.name.source,
@@ -168,10 +207,10 @@ impl<S: Source> Worker<S> {
                 let reason = rejected.reason.label();
                 warn!(
                     source = self.name.source,
-                    file = rejected.name,
+                    part = rejected.name,
                     reason,
                     error = rejected.error,
-                    "not read, tried again later"
+                    "not as it should be"
                 );
             }
             let now = (self.now)();
@@ -227,4 +266,23 @@ pub fn chain(error: &dyn Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_in_a_row_are_tried_again_ever_later_but_within_the_interval() {
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        let pauses = |pace: Pace| [0, 1, 2, 3, 4, 40].map(|failures| pace.pause(failures));
+        let steady = Pace::steady(Duration::from_secs(10));
+        assert_eq!(pauses(steady), [Duration::from_secs(10); 6]);
+        let logs = Pace::of_windows(minutes(5));
+        assert_eq!(pauses(logs), [1, 1, 2, 4, 5, 5].map(minutes));
+        let athena = Pace::of_windows(minutes(24 * 60));
+        assert_eq!(pauses(athena), [1, 1, 2, 4, 8, 60].map(minutes));
+        let often = Pace::of_windows(Duration::from_secs(30));
+        assert_eq!(pauses(often), [Duration::from_secs(30); 6]);
+    }
 }

@@ -78,8 +78,9 @@ fn a_valid_file_is_told_with_its_sources() {
                 Other-trail_2.b (trail_files), every 1m 30s\n";
     assert_eq!(found, (0, told.to_owned(), String::new()));
     let found = check("config.example.toml", &[]);
-    let told = "config.example.toml is valid: 2 source(s)\n  trail (trail_files), every 10s\n  \
-                logs (logs_insights), every 5m\n";
+    let told = "config.example.toml is valid: 5 source(s)\n  trail (trail_files), every 10s\n  \
+                logs (logs_insights), every 5m\n  lake (lake), every 1h\n  athena (athena), every 1day\n  \
+                history (event_history), every 5m\n";
     assert_eq!(found, (0, told.to_owned(), String::new()));
 }
 

@@ -20,7 +20,7 @@ const LAYERS: [(&str, &str, &str); 22] = [
      "tokio aws_config aws_credential_types aws_smithy_runtime_api aws_smithy_types governor"),
     ("source", "aws batch call record time tls window",
      "tokio tracing serde serde_json thiserror libdeflater flate2 memchr simdutf8 uuid xxhash_rust hashbrown walkdir \
-      globset humantime aws_config aws_sdk_cloudwatchlogs"),
+      globset humantime fastrand aws_config aws_sdk_athena aws_sdk_cloudtrail aws_sdk_cloudwatchlogs"),
     ("sample_trail", "time", "serde_json flate2 uuid fastrand"),
     ("totals", "call time tls", "hashbrown"),
     ("store", "batch call time tls totals window", "tokio rusqlite thiserror humantime hashbrown postcard"),

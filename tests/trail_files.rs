@@ -303,7 +303,7 @@ fn files_older_than_the_retention_are_never_counted_again() {
     let retried = rig
         .batches
         .iter()
-        .filter(|batch| batch.scanned_records > 0)
+        .filter(|batch| batch.scanned.records > 0)
         .count();
     assert_eq!(retried, 1, "and it is not read again");
 }

@@ -26,6 +26,7 @@ const SCHEDULE: Schedule = Schedule {
     bucket: Duration::from_secs(60),
     settle: Duration::from_secs(120),
     longest: Duration::from_secs(600),
+    interval: Duration::from_secs(60),
 };
 
 /// What the engine does at one request.

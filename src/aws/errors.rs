@@ -21,6 +21,19 @@ where
     E: Error + ProvideErrorMetadata + Send + Sync + 'static,
 {
     let reason = reason(&error);
+    failed_because(observer, operation, error, reason)
+}
+
+/// The same where the operation knows the reason better.
+pub(crate) fn failed_because<E>(
+    observer: &Observer,
+    operation: &'static str,
+    error: SdkError<E, HttpResponse>,
+    reason: Reason,
+) -> SourceError
+where
+    E: Error + ProvideErrorMetadata + Send + Sync + 'static,
+{
     observer.failed(operation, reason);
     match error.code() {
         Some(code) => {
@@ -59,7 +72,7 @@ fn caused_by<C: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// Codes of the logs API and those that all services share (AWS: "Common Errors").
+/// Codes of the APIs and those that all services share (AWS: "Common Errors").
 fn of_code(code: &str) -> Option<Reason> {
     Some(match code {
         "Throttling"
@@ -71,6 +84,8 @@ fn of_code(code: &str) -> Option<Reason> {
         | "SlowDown" => Reason::Throttled,
         // StartQuery's "Account maximum query concurrency limit of [N] reached".
         "LimitExceededException" => Reason::ConcurrencyLimit,
+        // The same of CloudTrail Lake.
+        "MaxConcurrentQueriesException" => Reason::ConcurrencyLimit,
         "RequestTimeout" | "RequestTimeoutException" => Reason::Timeout,
         "AccessDenied"
         | "AccessDeniedException"
@@ -87,7 +102,9 @@ fn of_code(code: &str) -> Option<Reason> {
         | "IncompleteSignatureException"
         | "MissingAuthenticationToken"
         | "MissingAuthenticationTokenException" => Reason::Credentials,
-        "ResourceNotFoundException" => Reason::NotFound,
+        "ResourceNotFoundException"
+        | "EventDataStoreNotFoundException"
+        | "QueryIdNotFoundException" => Reason::NotFound,
         "MalformedQueryException"
         | "InvalidParameterException"
         | "InvalidOperationException"

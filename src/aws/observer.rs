@@ -33,15 +33,23 @@ struct Seen {
 }
 
 /// `Date` has whole seconds and takes its time to come: clocks this close are not told apart.
-const GRAIN: i64 = 2;
+const GRAIN: u64 = 2;
 
 impl Observer {
-    /// Tells the host's clock, to which AWS's is compared from now on.
+    /// Tells the host's clock, to which AWS's is compared from now on. If it jumped since it was told last, no
+    /// earlier comparison holds.
     pub(crate) fn tell(&self, now: Timestamp) {
-        self.seen().host = Some((now, Instant::now()));
+        let mut seen = self.seen();
+        let expected = seen.host.map(|(told, at)| told.plus(at.elapsed()));
+        let jumped = |expected: Timestamp| expected.secs().abs_diff(now.secs()) > GRAIN;
+        if expected.is_some_and(jumped) {
+            seen.ahead = None;
+        }
+        seen.host = Some((now, Instant::now()));
     }
 
-    /// How far the host's clock is ahead of AWS's in seconds, by the newest answer; `None` before the first.
+    /// How far the host's clock is ahead of AWS's in seconds, by the newest answer; `None` before the first, and
+    /// once the host's clock has jumped.
     pub(crate) fn ahead(&self) -> Option<i64> {
         self.seen().ahead
     }
@@ -102,7 +110,11 @@ impl Intercept for Observer {
         let mut seen = self.seen();
         if let (Some(date), Some((told, at))) = (date, seen.host) {
             let ahead = told.plus(at.elapsed()).secs().saturating_sub(date.secs());
-            seen.ahead = Some(if ahead.abs() <= GRAIN { 0 } else { ahead });
+            seen.ahead = Some(if ahead.unsigned_abs() <= GRAIN {
+                0
+            } else {
+                ahead
+            });
         }
         Ok(())
     }

@@ -22,6 +22,23 @@ impl Quota {
         Self::new(8, 8, 50)
     }
 
+    /// CloudTrail Lake: 3 StartQuery, 10 DescribeQuery and 10 GetQueryResults a second, 10 queued or running
+    /// queries (AWS: "AWS CloudTrail endpoints and quotas", "Quotas in AWS CloudTrail").
+    pub fn lake() -> Self {
+        Self::new(1, 5, 5)
+    }
+
+    /// Athena, where its quotas are lowest: 20 StartQueryExecution, 100 GetQueryExecution and 100 GetQueryResults
+    /// a second, 20 active queries (AWS: "Amazon Athena endpoints and quotas").
+    pub fn athena() -> Self {
+        Self::new(5, 25, 10)
+    }
+
+    /// The event history: 2 LookupEvents a second (API reference of LookupEvents).
+    pub fn event_history() -> Self {
+        Self::new(1, 1, 1)
+    }
+
     /// At most so many starts and polls in any second, evenly spread, and so many running queries.
     pub fn new(starts: u32, polls: u32, running: usize) -> Self {
         let limiter = |rate: u32| {
@@ -55,18 +72,24 @@ impl Quota {
     }
 }
 
-/// How an account is reached, and a Region.
-type Place = (String, String);
+/// A service, how an account is reached, and a Region.
+type Place = (&'static str, String, String);
 
-/// The quotas by account and Region.
+/// The quotas by service, account and Region.
 #[derive(Debug, Default)]
 pub struct Quotas(Mutex<HashMap<Place, Arc<Quota>>>);
 
 impl Quotas {
-    /// The quota of an account and Region. The account is told apart by how it is reached.
-    pub fn of(&self, account: &str, region: &str, make: fn() -> Quota) -> Arc<Quota> {
+    /// The quota of a service, an account and a Region. The account is told apart by how it is reached.
+    pub fn of(
+        &self,
+        service: &'static str,
+        account: &str,
+        region: &str,
+        make: fn() -> Quota,
+    ) -> Arc<Quota> {
         let mut quotas = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let quota = quotas.entry((account.to_owned(), region.to_owned()));
+        let quota = quotas.entry((service, account.to_owned(), region.to_owned()));
         Arc::clone(quota.or_insert_with(|| Arc::new(make())))
     }
 }

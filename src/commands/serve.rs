@@ -12,21 +12,24 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::{Failure, with_flags};
-use crate::aws::{Quota, Quotas};
+use crate::aws::{Access, Quota, Quotas, SdkConfig};
 use crate::cli::{Serve, Web};
 use crate::config::{self, Config, Kind};
 use crate::exposition::Publisher;
 use crate::http::{self, routes::App};
 use crate::metrics::{self, Metrics};
 use crate::shutdown::{self, Shutdown, Signals};
-use crate::source::Source;
+use crate::source::athena::Athena;
+use crate::source::event_history::EventHistory;
+use crate::source::lake::Lake;
 use crate::source::logs_insights::LogsInsights;
 use crate::source::query::QuerySource;
 use crate::source::trail_files::TrailFiles;
+use crate::source::{Source, Terms};
 use crate::status::Status;
 use crate::store::{Store, WorkerName};
 use crate::time::Timestamp;
-use crate::worker::{Reports, Worker};
+use crate::worker::{Pace, Reports, Worker};
 
 /// How long workers may take to end.
 const WORKERS_END: Duration = Duration::from_secs(5);
@@ -177,21 +180,68 @@ impl Parts {
         match kind {
             Kind::TrailFiles(settings) => {
                 let worker = self.load(name, TrailFiles::new(settings)).await?;
-                workers.spawn(worker.on(terms).run(interval, self.stopped.clone()));
+                let pace = Pace::steady(interval);
+                workers.spawn(worker.on(terms).run(pace, self.stopped.clone()));
             }
             Kind::LogsInsights(query, settings) => {
-                let sdk = settings.access.load().await;
-                let region = sdk.region().map(ToString::to_string).unwrap_or_default();
-                let profile = settings.access.profile.as_deref().unwrap_or_default();
-                let quota = self.quotas.of(profile, &region, Quota::logs_insights);
-                name.region = region;
+                let (sdk, quota) = self
+                    .aws(&mut name, &settings.access, Quota::logs_insights)
+                    .await;
                 let engine = LogsInsights::new(&sdk, settings, Arc::clone(&quota));
-                let worker = self
-                    .load(name, QuerySource::new(engine, query, quota))
-                    .await?;
-                workers.spawn(worker.on(terms).run(interval, self.stopped.clone()));
+                let source = QuerySource::new(engine, query, quota);
+                self.ask(name, source, terms, interval, workers).await?;
+            }
+            Kind::Lake(query, settings) => {
+                let (sdk, quota) = self.aws(&mut name, &settings.access, Quota::lake).await;
+                let engine = Lake::new(&sdk, settings, Arc::clone(&quota));
+                let source = QuerySource::new(engine, query, quota);
+                self.ask(name, source, terms, interval, workers).await?;
+            }
+            Kind::Athena(query, settings) => {
+                let (sdk, quota) = self.aws(&mut name, &settings.access, Quota::athena).await;
+                let engine = Athena::new(&sdk, settings, Arc::clone(&quota));
+                let source = QuerySource::new(engine, query, quota);
+                self.ask(name, source, terms, interval, workers).await?;
+            }
+            Kind::EventHistory(settings) => {
+                let (sdk, quota) = self
+                    .aws(&mut name, &settings.access, Quota::event_history)
+                    .await;
+                let source = EventHistory::new(&sdk, settings, quota);
+                self.ask(name, source, terms, interval, workers).await?;
             }
         }
+        Ok(())
+    }
+
+    /// The AWS configuration of a source, and the quota that it shares with others of its type. The worker is told
+    /// its Region.
+    async fn aws(
+        &self,
+        name: &mut WorkerName,
+        access: &Access,
+        quota: fn() -> Quota,
+    ) -> (SdkConfig, Arc<Quota>) {
+        let sdk = access.load().await;
+        name.region = sdk.region().map(ToString::to_string).unwrap_or_default();
+        let profile = access.profile.as_deref().unwrap_or_default();
+        let quota = self
+            .quotas
+            .of(name.source_type, profile, &name.region, quota);
+        (sdk, quota)
+    }
+
+    /// Starts the worker of a source that asks AWS.
+    async fn ask<S: Source>(
+        &self,
+        name: WorkerName,
+        source: S,
+        terms: Terms,
+        interval: Duration,
+        workers: &mut JoinSet<()>,
+    ) -> Result<(), Box<dyn Error>> {
+        let worker = self.load(name, source).await?.on(terms);
+        workers.spawn(worker.run(Pace::of_windows(interval), self.stopped.clone()));
         Ok(())
     }
 

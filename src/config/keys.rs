@@ -211,13 +211,19 @@ impl Keys {
         self.known.contains(key) || self.ignored.iter().any(|table| key.starts_with(table))
     }
 
+    /// The known key that is most like `key`: of its table, if that is known.
     fn alike(&self, key: &str) -> Option<&String> {
-        let likeness = |known: &&String| strsim::jaro_winkler(known, key);
-        let best = self
-            .known
-            .iter()
-            .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
-        (likeness(&best) >= ALIKE).then_some(best)
+        let (table, name) = parts(key);
+        let of_table = self.known.iter().filter(|known| parts(known).0 == table);
+        let mut likeness: Vec<(f64, &String)> = of_table
+            .map(|known| (strsim::jaro_winkler(parts(known).1, name), known))
+            .collect();
+        if likeness.is_empty() {
+            let all = self.known.iter();
+            likeness.extend(all.map(|known| (strsim::jaro_winkler(known, key), known)));
+        }
+        let (likeness, best) = likeness.into_iter().max_by(|a, b| a.0.total_cmp(&b.0))?;
+        (likeness >= ALIKE).then_some(best)
     }
 
     fn origin(&self, key: &str) -> &'static str {
@@ -228,6 +234,11 @@ impl Keys {
             ""
         }
     }
+}
+
+/// The table of a dotted key, and its name there.
+fn parts(key: &str) -> (&str, &str) {
+    key.rsplit_once('.').unwrap_or(("", key))
 }
 
 /// Brings tables in tables to dotted keys; arrays of tables get their place in brackets.

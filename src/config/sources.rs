@@ -1,12 +1,17 @@
 //! The `[[sources]]` tables.
 
+mod athena;
+mod event_history;
+mod lake;
 mod logs_insights;
+mod table;
 
 use std::time::Duration;
 
+use self::table::Table;
 use super::keys::{Keys, Problem};
 use crate::source::trail_files::{self, Choice};
-use crate::source::{Terms, logs_insights as insights, query};
+use crate::source::{self as of, Terms, query};
 use crate::tls::TlsVersion;
 
 /// One `[[sources]]` table.
@@ -28,7 +33,13 @@ pub enum Kind {
     /// CloudTrail's own log files.
     TrailFiles(trail_files::Settings),
     /// CloudWatch Logs Insights: what it shares with other query sources, and its own.
-    LogsInsights(query::Settings, insights::Settings),
+    LogsInsights(query::Settings, of::logs_insights::Settings),
+    /// CloudTrail Lake.
+    Lake(query::Settings, of::lake::Settings),
+    /// Athena.
+    Athena(query::Settings, of::athena::Settings),
+    /// CloudTrail's event history.
+    EventHistory(of::event_history::Settings),
 }
 
 impl Kind {
@@ -37,6 +48,9 @@ impl Kind {
         match self {
             Self::TrailFiles(_) => "trail_files",
             Self::LogsInsights(..) => "logs_insights",
+            Self::Lake(..) => "lake",
+            Self::Athena(..) => "athena",
+            Self::EventHistory(_) => "event_history",
         }
     }
 }
@@ -49,7 +63,7 @@ pub(super) struct Shared {
     pub(super) minimum_version: TlsVersion,
 }
 
-const TYPES: &str = "must be `logs_insights` or `trail_files`";
+const TYPES: &str = "must be `athena`, `event_history`, `lake`, `logs_insights` or `trail_files`";
 
 /// Reads every table; what is wrong with one does not hide what is wrong with another.
 pub(super) fn sources(keys: &mut Keys, shared: &Shared) -> Vec<Source> {
@@ -77,14 +91,22 @@ pub(super) fn sources(keys: &mut Keys, shared: &Shared) -> Vec<Source> {
             "must be unique: it tells one source's series from another's",
         );
         let kind = keys.required(&key("type"));
+        let mut table = Table {
+            keys,
+            place,
+            shared,
+        };
         match kind.as_str() {
+            "athena" => sources.push(athena::source(&mut table, name)),
+            "event_history" => sources.push(event_history::source(&mut table, name)),
+            "lake" => sources.push(lake::source(&mut table, name)),
+            "logs_insights" => sources.push(logs_insights::source(&mut table, name)),
             "trail_files" => sources.push(Source {
                 name,
-                interval: interval(keys, &key("interval"), "10s"),
+                interval: table.interval("10s"),
                 terms: Terms::default(),
-                kind: Kind::TrailFiles(trail_files(keys, place, shared)),
+                kind: Kind::TrailFiles(trail_files(&mut table)),
             }),
-            "logs_insights" => sources.push(logs_insights::source(keys, place, name, shared)),
             // A missing `type` has been told already.
             "" => keys.ignore(&format!("sources[{place}]")),
             _ => {
@@ -96,48 +118,28 @@ pub(super) fn sources(keys: &mut Keys, shared: &Shared) -> Vec<Source> {
     sources
 }
 
-fn interval(keys: &mut Keys, key: &str, default: &str) -> Duration {
-    let interval = keys.duration(key, default);
-    let enough = interval >= Duration::from_secs(1);
-    keys.check(enough, key, "must be at least 1s");
-    interval
-}
-
-/// How much of the past is counted at the first start; the default gives way to a shorter retention.
-fn lookback(keys: &mut Keys, key: &str, shared: &Shared) -> Duration {
-    let lookback = keys.duration(key, "24h");
-    let fits = lookback <= shared.retention || !keys.is_set(key);
-    keys.check(fits, key, "must not be longer than `state.retention`");
-    lookback.min(shared.retention)
-}
-
-fn trail_files(keys: &mut Keys, place: usize, shared: &Shared) -> trail_files::Settings {
-    let key = |name: &str| format!("sources[{place}].{name}");
-    let location = keys.required(&key("location"));
-    keys.check(
+fn trail_files(table: &mut Table<'_>) -> trail_files::Settings {
+    let location = table.required("location");
+    table.check(
         !location.starts_with("s3://"),
-        &key("location"),
+        "location",
         "must be a folder: this build does not read buckets",
     );
-    let lookback = lookback(keys, &key("lookback"), shared);
-    let include = keys.texts(&key("include"), &[]);
-    let exclude = keys.texts(&key("exclude"), &[]);
+    let lookback = table.lookback("24h");
+    let include = table.texts("include");
+    let exclude = table.texts("exclude");
     let choice = Choice::new(&include, &exclude);
     for (name, globs) in [("include", &include), ("exclude", &exclude)] {
         if let Err(error) = Choice::new(globs, &[]) {
-            keys.check(
-                false,
-                &key(name),
-                &format!("must be glob patterns: {error}"),
-            );
+            table.check(false, name, &format!("must be glob patterns: {error}"));
         }
     }
     trail_files::Settings {
         location: location.into(),
         choice: choice.unwrap_or_default(),
-        deduplicate: keys.flag(&key("deduplicate"), true),
+        deduplicate: table.flag("deduplicate", true),
         lookback,
-        retention: shared.retention,
-        bucket: shared.bucket,
+        retention: table.shared.retention,
+        bucket: table.shared.bucket,
     }
 }

@@ -1,7 +1,7 @@
 //! Asks CloudWatch Logs Insights over the log groups that a trail delivers to.
 //!
 //! A trail's log events carry the time of delivery as their `@timestamp`, so late calls lie in later windows and no
-//! window changes once it has settled. AWS's "Send events to CloudWatch Logs" says so of the console's time column.
+//! window changes once it has settled. AWS's "Sending events to CloudWatch Logs" says so of the console's time column.
 
 mod rows;
 mod text;
@@ -16,8 +16,9 @@ use aws_sdk_cloudwatchlogs::operation::get_query_results::GetQueryResultsOutput;
 use aws_sdk_cloudwatchlogs::types::{QueryStatistics, QueryStatus};
 
 pub use self::text::Form;
-use super::query::{Answer, Engine, Leaf, Look, Started};
+use super::query::{Answer, End, Engine, Leaf, Look, Started, numbers};
 use crate::aws::{self, Access, Observer, Quota};
+use crate::batch::Scanned;
 use crate::source::{Reason, Requests, SourceError};
 use crate::time::Timestamp;
 use crate::tls::TlsVersion;
@@ -79,11 +80,6 @@ impl LogsInsights {
         leaf: &Leaf,
         first: GetQueryResultsOutput,
     ) -> Result<Answer, SourceError> {
-        let statistics = first.statistics.as_ref();
-        let scanned =
-            |number: fn(&QueryStatistics) -> f64| rows::whole(statistics.map_or(0.0, number));
-        let scanned_bytes = scanned(|statistics| statistics.bytes_scanned);
-        let scanned_records = scanned(|statistics| statistics.records_scanned);
         let mut rows = first.results.unwrap_or_default();
         let mut next = first.next_token;
         while let Some(token) = next.filter(|token| !token.is_empty()) {
@@ -103,8 +99,6 @@ impl LogsInsights {
         Ok(Answer {
             truncated: rows.len() >= self.settings.most_rows || rows.len() == DEFAULT_ROWS,
             rows: rows::read(&rows, leaf)?,
-            scanned_bytes,
-            scanned_records,
         })
     }
 
@@ -137,7 +131,8 @@ impl Engine for LogsInsights {
         }
     }
 
-    async fn start(&self, leaf: &Leaf) -> Result<Started, SourceError> {
+    /// The API has no token.
+    async fn start(&self, leaf: &Leaf, _: &str) -> Result<Started, SourceError> {
         let request = self
             .client
             .start_query()
@@ -173,19 +168,29 @@ impl Engine for LogsInsights {
         let first = match self.page(id, None).await {
             // The query is older than AWS keeps results, or was never known.
             Err(error) if matches!(error.reason, Reason::NotFound | Reason::Rejected) => {
-                return Ok(Look::Failed(error));
+                return Ok(Look::unknown(error));
             }
             answer => answer?,
         };
-        let failed = |reason, message: &str| Ok(Look::Failed(SourceError::new(reason, message)));
-        match first.status {
+        let scanned = first
+            .statistics
+            .as_ref()
+            .map_or_else(Scanned::default, scanned);
+        let end = match first.status {
             // Rows of a query that still runs are partial.
-            Some(QueryStatus::Complete) => self.answer(id, leaf, first).await.map(Look::Complete),
-            Some(QueryStatus::Cancelled) => Ok(Look::Stopped),
-            Some(QueryStatus::Failed) => failed(Reason::Rejected, "the query failed at AWS"),
-            Some(QueryStatus::Timeout) => failed(Reason::Timeout, "the query took AWS too long"),
-            _ => Ok(Look::Running),
-        }
+            Some(QueryStatus::Complete) => End::Complete(self.answer(id, leaf, first).await?),
+            Some(QueryStatus::Cancelled) => End::Stopped,
+            Some(QueryStatus::Failed) => End::Failed(SourceError::new(
+                Reason::Rejected,
+                "the query failed at AWS",
+            )),
+            Some(QueryStatus::Timeout) => End::TooMuch(SourceError::new(
+                Reason::Timeout,
+                "the query took AWS too long",
+            )),
+            _ => return Ok(Look::Running),
+        };
+        Ok(Look::Ended(end, scanned))
     }
 
     async fn stop(&self, id: &str) -> Result<(), SourceError> {
@@ -205,6 +210,13 @@ impl Engine for LogsInsights {
     fn ahead(&self) -> Option<i64> {
         self.observer.ahead()
     }
+}
+
+fn scanned(statistics: &QueryStatistics) -> Scanned {
+    Scanned::billed(
+        numbers::whole(statistics.bytes_scanned),
+        numbers::whole(statistics.records_scanned),
+    )
 }
 
 /// StartQuery's refusal of a time that lies before the log groups were made or behind their retention. AWS does

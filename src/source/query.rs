@@ -3,6 +3,7 @@
 
 mod answer;
 mod leaf;
+pub mod numbers;
 mod plan;
 mod progress;
 mod steps;
@@ -17,15 +18,17 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-pub use self::answer::{Answer, CallRow, Rows};
+pub use self::answer::{Answer, CallRow, Members, MetMembers, Rows};
 pub use self::leaf::{Ask, Leaf, Part};
 use self::plan::Plan;
-pub use self::plan::Settings;
+pub use self::plan::{Recount, Settings};
 use self::progress::InFlight;
 pub use self::progress::QueryProgress;
-use self::steps::{advance, asked, not_recounted, passed, replaced, rest, without_query};
-use crate::aws::Quota;
-use crate::batch::Batch;
+use self::steps::{
+    advance, asked, checked, not_recounted, passed, prepared, replaced, rest, without_query,
+};
+use crate::aws::{self, Quota};
+use crate::batch::{Batch, Scanned};
 use crate::source::{Reason, Requests, Source, SourceError};
 use crate::time::Timestamp;
 
@@ -41,8 +44,14 @@ pub trait Engine: Send + Sync + 'static {
     /// Asks for as little as possible, so that AWS's clock is known.
     fn greet(&self) -> impl Future<Output = Result<(), SourceError>> + Send;
 
-    /// Starts the query of a leaf. Not tried again blindly: it may run, and cost, though its answer was lost.
-    fn start(&self, leaf: &Leaf) -> impl Future<Output = Result<Started, SourceError>> + Send;
+    /// Starts the query of a leaf. Where AWS takes a token, the same leaf and token are the same query, however
+    /// often it is started; elsewhere a start is not tried again blindly: it may run, and cost, though its answer
+    /// was lost.
+    fn start(
+        &self,
+        leaf: &Leaf,
+        token: &str,
+    ) -> impl Future<Output = Result<Started, SourceError>> + Send;
 
     /// Looks at a query.
     fn look(&self, id: &str, leaf: &Leaf)
@@ -75,12 +84,30 @@ pub enum Started {
 pub enum Look {
     /// It runs, or waits to.
     Running,
-    /// It has ended well.
+    /// It has ended, and this was scanned for it.
+    Ended(End, Scanned),
+}
+
+/// How a query ended.
+#[derive(Debug)]
+pub enum End {
+    /// Well.
     Complete(Answer),
     /// It was stopped, by this program as it ended or by somebody else.
     Stopped,
+    /// It asked for more than the engine could do in its time or memory: the parts are to be asked for.
+    TooMuch(SourceError),
     /// It has failed, or is not known any more: the same must be asked anew.
     Failed(SourceError),
+    /// The engine does not know a member that was asked for, and will not ask for it again: the rest is asked anew.
+    Reworded,
+}
+
+impl Look {
+    /// A query of which AWS knows nothing.
+    pub(super) fn unknown(error: SourceError) -> Self {
+        Self::Ended(End::Failed(error), Scanned::default())
+    }
 }
 
 /// A source over a query engine.
@@ -95,7 +122,9 @@ pub struct QuerySource<E> {
     starting: Option<JoinHandle<Result<Started, SourceError>>>,
     /// A query that was started and handed out, until it is seen in the progress.
     unstored: Option<(Vec<Leaf>, String)>,
-    /// The query that this process started last.
+    /// The token of the next start, if this process made it.
+    token: Option<String>,
+    /// The query that this process was the first to start.
     own: Option<String>,
     /// How many windows of the longest length went well since one had too many rows.
     went_well: u32,
@@ -116,6 +145,7 @@ impl<E: Engine> QuerySource<E> {
             place: None,
             starting: None,
             unstored: None,
+            token: None,
             own: None,
             went_well: 0,
             failure: None,
@@ -124,8 +154,7 @@ impl<E: Engine> QuerySource<E> {
 
     /// The earlier of the host's clock and AWS's.
     fn trusted(&self, now: Timestamp) -> Timestamp {
-        let ahead = self.engine.ahead().unwrap_or_default();
-        now.minus(Duration::from_secs(u64::try_from(ahead).unwrap_or(0)))
+        aws::trusted(now, self.engine.ahead())
     }
 
     /// Starts the query that is due.
@@ -136,7 +165,7 @@ impl<E: Engine> QuerySource<E> {
     ) -> Result<Option<Batch>, SourceError> {
         // A query that was handed out and not committed runs all the same: it is not started twice.
         if let Some((leaves, id)) = self.unstored.clone() {
-            return Ok(Some(asked(progress, &leaves, id, now)));
+            return Ok(Some(asked(&leaves, id, now)));
         }
         let mut plan = self
             .settings
@@ -162,11 +191,13 @@ impl<E: Engine> QuerySource<E> {
         if !settled(self.trusted(now)) {
             return Ok(None);
         }
-        let id = match self.start(&leaf).await? {
+        let token = match &progress.token {
+            Some(token) if leaves == progress.leaves => token,
+            _ => return Ok(Some(self.prepare(&leaves))),
+        };
+        let id = match self.start(&leaf, token).await? {
             Started::Query(id) => id,
-            Started::Nothing => {
-                return Ok(Some(passed(&leaf, rest(&leaves), progress.watermark)));
-            }
+            Started::Nothing => return Ok(Some(passed(&leaf, rest(&leaves), progress))),
         };
         // The answer told AWS's clock anew: what has not settled by it must not be counted.
         if !settled(self.trusted(now)) {
@@ -176,18 +207,30 @@ impl<E: Engine> QuerySource<E> {
             );
             self.stop_query(&id).await;
             self.place = None;
-            return Ok(None);
+            // By another token, as by this one AWS would give the query that was stopped.
+            return Ok(Some(self.prepare(&leaves)));
         }
         self.unstored = Some((leaves.clone(), id.clone()));
-        self.own = Some(id.clone());
-        Ok(Some(asked(progress, &leaves, id, now)))
+        // By the token of an earlier life it may be a query that this one stopped as it ended.
+        self.own = (self.token.as_ref() == Some(token)).then(|| id.clone());
+        Ok(Some(asked(&leaves, id, now)))
     }
 
-    async fn start(&mut self, leaf: &Leaf) -> Result<Started, SourceError> {
+    /// A batch that stores what is asked next.
+    fn prepare(&mut self, leaves: &[Leaf]) -> Batch {
+        let token = format!("{:032x}", fastrand::u128(..));
+        let batch = prepared(leaves, &token);
+        self.token = Some(token);
+        batch
+    }
+
+    async fn start(&mut self, leaf: &Leaf, token: &str) -> Result<Started, SourceError> {
         if self.starting.is_none() {
             self.place = Some(self.quota.start().await);
-            let (engine, leaf) = (Arc::clone(&self.engine), leaf.clone());
-            self.starting = Some(tokio::spawn(async move { engine.start(&leaf).await }));
+            let (engine, leaf, token) = (Arc::clone(&self.engine), leaf.clone(), token.to_owned());
+            self.starting = Some(tokio::spawn(
+                async move { engine.start(&leaf, &token).await },
+            ));
         }
         let outcome = match &mut self.starting {
             Some(starting) => starting.await,
@@ -217,40 +260,58 @@ impl<E: Engine> QuerySource<E> {
         let (began, mut pause) = (Instant::now(), self.settings.first_pause);
         loop {
             self.quota.poll().await;
-            match self.engine.look(&query.id, &query.leaf).await? {
-                Look::Running => {}
-                Look::Complete(answer) => {
-                    let batch = self.answered(&query.leaf, progress, self.trusted(now), answer)?;
-                    self.place = None;
-                    return Ok(batch);
-                }
-                Look::Stopped => {
-                    self.place = None;
-                    if self.own.as_deref() == Some(query.id.as_str()) {
-                        let message = "the query was stopped at AWS by somebody else";
-                        self.failure = Some(SourceError::new(Reason::Rejected, message));
-                    }
-                    return Ok(without_query());
-                }
-                Look::Failed(error) if error.reason == Reason::Timeout => {
-                    self.place = None;
-                    return Ok(self.timed_out(&query.leaf, progress));
-                }
-                Look::Failed(error) => {
-                    self.place = None;
-                    self.failure = Some(error);
-                    return Ok(without_query());
-                }
+            if let Look::Ended(end, scanned) = self.engine.look(&query.id, &query.leaf).await? {
+                return self.ended(query, progress, now, end, scanned);
             }
             let ran = now.since(query.started) + began.elapsed();
             if ran >= self.settings.timeout {
                 self.stop_query(&query.id).await;
-                self.place = None;
-                return Ok(self.timed_out(&query.leaf, progress));
+                // What it scanned until now is paid for.
+                let scanned = match self.engine.look(&query.id, &query.leaf).await {
+                    Ok(Look::Ended(_, scanned)) => scanned,
+                    _ => Scanned::default(),
+                };
+                let limit = humantime::format_duration(self.settings.timeout);
+                let message = format!("the query was stopped after {limit}");
+                let error = SourceError::new(Reason::Timeout, message);
+                return self.ended(query, progress, now, End::TooMuch(error), scanned);
             }
             sleep(pause).await;
             pause = (pause * 3 / 2).min(LONGEST_PAUSE.max(self.settings.first_pause));
         }
+    }
+
+    /// Takes in how a query ended, and what it cost.
+    fn ended(
+        &mut self,
+        query: &InFlight,
+        progress: &QueryProgress,
+        now: Timestamp,
+        end: End,
+        scanned: Scanned,
+    ) -> Result<Batch, SourceError> {
+        self.place = None;
+        let mut batch = match end {
+            End::Complete(answer) => {
+                self.answered(&query.leaf, progress, self.trusted(now), answer)?
+            }
+            End::Stopped => {
+                if self.own.as_deref() == Some(query.id.as_str()) {
+                    let message = "the query was stopped at AWS by somebody else";
+                    self.failure = Some(SourceError::new(Reason::Rejected, message));
+                }
+                Batch::default()
+            }
+            End::TooMuch(error) => self.in_parts(&query.leaf, progress, error),
+            End::Failed(error) => {
+                self.failure = Some(error);
+                Batch::default()
+            }
+            End::Reworded => Batch::default(),
+        };
+        batch.scanned = scanned;
+        batch.progress.push(progress::remove_query());
+        Ok(batch)
     }
 
     /// Takes the answer of a leaf in, or splits it.
@@ -262,8 +323,8 @@ impl<E: Engine> QuerySource<E> {
         answer: Answer,
     ) -> Result<Batch, SourceError> {
         let rest = rest(&progress.leaves);
-        let mut batch = match (answer.truncated, answer.rows) {
-            (true, _) => self.split(leaf, rest)?,
+        let batch = match (answer.truncated, answer.rows) {
+            (true, _) => self.split(leaf, rest, progress)?,
             (false, Rows::Values(values)) => {
                 let Ask::Values(part) = leaf.ask else {
                     let message = "the answer is of another question";
@@ -282,13 +343,15 @@ impl<E: Engine> QuerySource<E> {
                     replaced(&leaves)
                 }
             }
-            (false, Rows::Calls(rows)) => {
-                self.counted(leaf, rest, progress.watermark, now, &rows)?
+            (false, Rows::Records(rows)) => {
+                let bucket = self.settings.schedule.bucket;
+                for (at, _) in &rows {
+                    answer::check_bucket(leaf, *at, bucket)?;
+                }
+                checked(leaf, rest, progress, &rows, bucket)
             }
+            (false, Rows::Calls(rows)) => self.counted(leaf, rest, progress, now, &rows)?,
         };
-        batch.scanned_bytes = answer.scanned_bytes;
-        batch.scanned_records = answer.scanned_records;
-        batch.progress.push(progress::remove_query());
         Ok(batch)
     }
 
@@ -296,7 +359,7 @@ impl<E: Engine> QuerySource<E> {
         &mut self,
         leaf: &Leaf,
         rest: &[Leaf],
-        before: Option<Timestamp>,
+        progress: &QueryProgress,
         now: Timestamp,
         rows: &[CallRow],
     ) -> Result<Batch, SourceError> {
@@ -314,8 +377,9 @@ impl<E: Engine> QuerySource<E> {
             warn!(%from, calls = counts.calls(), "too many calls for one answer: counted without event_name, as `other`");
         }
         // After some windows that went well in one piece, the next may be longer again: to try costs a scan.
-        let whole =
-            leaf.holds_watermark() && leaf.only.is_empty() && before == Some(leaf.window.from);
+        let whole = leaf.holds_watermark()
+            && leaf.only.is_empty()
+            && progress.watermark == Some(leaf.window.from);
         if whole && leaf.window.length() >= self.longest {
             self.went_well += 1;
             if self.went_well >= TRY_LONGER {
@@ -326,15 +390,26 @@ impl<E: Engine> QuerySource<E> {
         let mut batch = replaced(rest);
         batch.counts = counts;
         batch.recounted = leaf.recount.then_some(leaf.window);
-        advance(&mut batch, leaf, rest, before);
+        if leaf.holds_watermark() && self.settings.recount.is_some_and(|it| it.check_first) {
+            for (at, more) in answer::records(rows) {
+                let records = progress.records.get(&at).copied().unwrap_or_default() + more;
+                batch.progress.push(progress::put_records(at, records));
+            }
+        }
+        advance(&mut batch, leaf, rest, progress);
         Ok(batch)
     }
 
     /// Asks for the parts of a leaf instead of all of it.
-    fn split(&mut self, leaf: &Leaf, rest: &[Leaf]) -> Result<Batch, SourceError> {
+    fn split(
+        &mut self,
+        leaf: &Leaf,
+        rest: &[Leaf],
+        progress: &QueryProgress,
+    ) -> Result<Batch, SourceError> {
         let Some(parts) = leaf.split(self.settings.schedule.bucket) else {
             if leaf.recount {
-                return Ok(not_recounted(leaf, rest));
+                return Ok(not_recounted(leaf, rest, progress));
             }
             let from = leaf.window.from;
             let message = format!(
@@ -353,16 +428,12 @@ impl<E: Engine> QuerySource<E> {
         Ok(replaced(&leaves))
     }
 
-    /// A query that took too long: next time for less.
-    fn timed_out(&mut self, leaf: &Leaf, progress: &QueryProgress) -> Batch {
-        let limit = humantime::format_duration(self.settings.timeout);
-        let message = format!("the query was stopped after {limit}");
-        self.failure = Some(SourceError::new(Reason::Timeout, message));
+    /// A query that was too much for its engine: next time for less.
+    fn in_parts(&mut self, leaf: &Leaf, progress: &QueryProgress, error: SourceError) -> Batch {
+        self.failure = Some(error);
         let halves = leaf.window.halves().is_some();
-        let split = halves.then(|| self.split(leaf, rest(&progress.leaves)).ok());
-        let mut batch = split.flatten().unwrap_or_default();
-        batch.progress.push(progress::remove_query());
-        batch
+        let split = halves.then(|| self.split(leaf, rest(&progress.leaves), progress).ok());
+        split.flatten().unwrap_or_default()
     }
 
     async fn stop_query(&self, id: &str) {
@@ -386,9 +457,7 @@ impl<E: Engine> Source for QuerySource<E> {
             return Err(failure);
         }
         self.engine.tell(now);
-        // Clocks that differ are compared anew each time: one may have been mended since.
-        let compared = self.engine.ahead() == Some(0) || progress.query.is_some();
-        if !compared || self.engine.ahead().is_none() {
+        if self.engine.ahead().is_none() {
             self.engine.greet().await?;
         }
         match &progress.query {

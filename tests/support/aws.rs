@@ -20,9 +20,12 @@ use cloudtrail_tls_exporter::aws::{Access, Quota};
 use cloudtrail_tls_exporter::exposition::negotiate::Format;
 use cloudtrail_tls_exporter::exposition::{self, Publisher};
 use cloudtrail_tls_exporter::metrics::Metrics;
-use cloudtrail_tls_exporter::source::Terms;
+use cloudtrail_tls_exporter::source::athena::{self, Athena, Layout};
+use cloudtrail_tls_exporter::source::event_history::{self, EventHistory};
+use cloudtrail_tls_exporter::source::lake::{self, KeyExchange, Lake};
 use cloudtrail_tls_exporter::source::logs_insights::{self, Form, LogsInsights};
 use cloudtrail_tls_exporter::source::query::{self, QuerySource};
+use cloudtrail_tls_exporter::source::{Source, Terms};
 use cloudtrail_tls_exporter::status::Status;
 use cloudtrail_tls_exporter::store::{self, Store, StoreError, WorkerName};
 use cloudtrail_tls_exporter::time::Timestamp;
@@ -34,15 +37,25 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::programs::{python, run_well};
-use crate::support::{Scrape, wait_for};
+use crate::support::{Exporter, Scrape, wait_for};
 
 pub const ACCOUNT: &str = "111122223333";
 pub const REGION: &str = "eu-west-1";
 pub const GROUP: &str = "trail";
+pub const STORE: &str = "01234567-89ab-cdef-0123-456789abcdef";
+pub const TABLE: &str = "cloudtrail_logs";
 pub const KEY: &str = "AKIADOUBLE";
 pub const SECRET: &str = "secret-of-the-double";
 pub const MINUTE: Duration = Duration::from_secs(60);
 pub const HOUR: Duration = Duration::from_secs(3600);
+
+/// The environment of a program that asks the double.
+pub const ENVIRONMENT: [(&str, &str); 4] = [
+    ("AWS_ACCESS_KEY_ID", KEY),
+    ("AWS_SECRET_ACCESS_KEY", SECRET),
+    ("AWS_REGION", REGION),
+    ("AWS_EC2_METADATA_DISABLED", "true"),
+];
 
 /// A running double; it ends with its stdin.
 pub struct Double {
@@ -52,7 +65,7 @@ pub struct Double {
 }
 
 impl Double {
-    /// Starts a double with one log group and one set of credentials.
+    /// Starts a double with one set of credentials.
     pub fn start() -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/double/main.py");
         let mut child = python()
@@ -74,7 +87,6 @@ impl Double {
             "credentials",
             &json!([{"access_key": KEY, "secret": SECRET, "account": ACCOUNT}]),
         );
-        double.group(json!({"creationTime": 0}));
         double
     }
 
@@ -86,6 +98,16 @@ impl Double {
             group[member] = value.clone();
         }
         self.post("groups", &json!([group]));
+    }
+
+    /// Makes the table, or makes it anew with other members, and a workgroup that says nothing of results.
+    pub fn table(&self, more: Value) {
+        let mut table = json!({"catalog": "AwsDataCatalog", "database": "default", "table": TABLE,
+            "account": ACCOUNT, "region": REGION, "key_exchange": true});
+        for (member, value) in more.as_object().unwrap() {
+            table[member] = value.clone();
+        }
+        self.post("tables", &json!([table]));
     }
 
     pub fn post(&self, control: &str, body: &Value) -> Value {
@@ -120,17 +142,46 @@ impl Double {
         self.post("clock", &json!({"real": true, "offset_ms": offset}));
     }
 
-    /// Delivers events at `timestamp`, queryable at once.
-    pub fn deliver(&self, timestamp: Timestamp, messages: &[String]) {
-        let ms = timestamp.secs() * 1000;
-        let events: Vec<Value> = messages
-            .iter()
-            .map(|message| json!({"timestamp": ms, "message": message}))
-            .collect();
-        self.post(
-            "events",
-            &json!({"log_group": GROUP, "account": ACCOUNT, "region": REGION, "events": events}),
+    /// Delivers events at `timestamp` to a place, queryable at once.
+    pub fn deliver(&self, place: &Value, timestamp: Timestamp, messages: &[String]) {
+        let events = messages.iter().map(|message| (timestamp, message.clone()));
+        self.deliver_all(place, events.collect());
+    }
+
+    /// Delivers events, each at its time, queryable at once.
+    pub fn deliver_all(&self, place: &Value, events: Vec<(Timestamp, String)>) {
+        let event = |(time, message): (Timestamp, String)| {
+            let ms = time.secs() * 1000;
+            json!({"timestamp": ms, "queryable": ms, "message": message})
+        };
+        let events: Vec<Value> = events.into_iter().map(event).collect();
+        let mut order = json!({"account": ACCOUNT, "region": REGION, "events": events});
+        for (member, value) in place.as_object().unwrap() {
+            order[member] = value.clone();
+        }
+        self.post("events", &order);
+    }
+
+    /// Runs the program over a configuration of sources, and a store of its own, until a scrape is as it should be.
+    pub fn scrape_of_the_program(
+        &self,
+        sources: &str,
+        what: &str,
+        fits: impl Fn(&Scrape) -> bool,
+    ) -> Scrape {
+        let home = tempfile::tempdir().unwrap();
+        let config = home.path().join("config.toml");
+        let state = home.path().join("state.db");
+        let toml = format!(
+            "[state]\npath = '{}'\n{sources}endpoint_url = \"{}\"\n",
+            state.display(),
+            self.endpoint
         );
+        std::fs::write(&config, toml).unwrap();
+        let flags = ["--config.file", config.to_str().unwrap()];
+        let exporter = Exporter::start_in(&flags, &ENVIRONMENT);
+        exporter.wait_for_ready();
+        exporter.scrape_until(what, |scrape| fits(scrape).then(|| scrape.clone()))
     }
 
     /// The double itself did not fail.
@@ -150,23 +201,31 @@ impl Drop for Double {
     }
 }
 
-/// How many times an operation was called at the double.
+/// How many times an operation was called at the double, of whatever service.
 pub fn calls(stats: &Value, operation: &str) -> u64 {
-    stats["calls"][operation].as_u64().unwrap_or(0)
+    let calls = stats["calls"].as_object().unwrap().iter();
+    let of_operation = calls.filter(|(name, _)| name.split(':').next_back() == Some(operation));
+    of_operation.map(|(_, calls)| calls.as_u64().unwrap()).sum()
 }
 
 /// What nobody could confirm of AWS, all one way …
 pub fn one_way() -> Value {
     json!({"missing_key": "absent", "end_inclusive": "millisecond", "ptr_in_rows": false,
         "number_format": "plain", "statistics": "all", "boolean": "1/0", "not_equal_absent": false,
-        "ia_discovers_fields": true, "literal_in_coalesce": "ok", "field_order": "as_written"})
+        "ia_discovers_fields": true, "literal_in_coalesce": "ok", "field_order": "as_written",
+        "lake_columns": "as_written", "lake_null": "absent", "lake_key_exchange": "column",
+        "lake_checks_columns": "at_start", "lake_total": true, "lake_prunes": "time",
+        "athena_header": true, "athena_syntax": "at_start", "athena_requeues": false, "lookup_duplicates": false, "lookup_empty_pages": false})
 }
 
 /// … and all the other.
 pub fn the_other_way() -> Value {
     json!({"missing_key": "empty", "end_inclusive": "second", "ptr_in_rows": true,
         "number_format": "scientific", "statistics": "three", "boolean": "true/false", "not_equal_absent": true,
-        "ia_discovers_fields": false, "literal_in_coalesce": "refused", "field_order": "shuffled"})
+        "ia_discovers_fields": false, "literal_in_coalesce": "refused", "field_order": "shuffled",
+        "lake_columns": "lower", "lake_null": "empty", "lake_key_exchange": "absent",
+        "lake_checks_columns": "while_running", "lake_total": false, "lake_prunes": "calendarday",
+        "athena_header": false, "athena_syntax": "while_running", "athena_requeues": true, "lookup_duplicates": true, "lookup_empty_pages": true})
 }
 
 /// Runs a test with all that nobody could confirm of AWS one way, and again the other way.
@@ -176,6 +235,14 @@ pub fn both_ways(test: impl Fn()) {
         test();
     }
     SWITCHES.set(None);
+}
+
+/// How a switch stands for the doubles of this test; `None` outside of [`both_ways`].
+pub fn switched(name: &str) -> Option<Value> {
+    let switches = SWITCHES.take();
+    let value = switches.as_ref().map(|switches| switches[name].clone());
+    SWITCHES.set(switches);
+    value
 }
 
 thread_local! {
@@ -193,80 +260,239 @@ pub fn set_now(now: Timestamp) {
     NOW.set(now.secs());
 }
 
+/// A type of source, by its own settings.
+pub trait Subject: Clone + 'static {
+    type Source: Source;
+    /// As in the configuration.
+    const TYPE: &'static str;
+    /// Whether calls are told by the time at which they were made.
+    const BY_EVENT_TIME: bool;
+    /// Settings that fit what `make` makes.
+    fn settings() -> Self;
+    /// Makes what is asked at the double.
+    fn make(double: &Double);
+    /// Where the double puts events for it.
+    fn place() -> Value;
+    fn source(setup: &Setup<Self>, sdk: &SdkConfig) -> Self::Source;
+}
+
+impl Subject for logs_insights::Settings {
+    type Source = QuerySource<LogsInsights>;
+    const TYPE: &'static str = "logs_insights";
+    const BY_EVENT_TIME: bool = false;
+
+    fn settings() -> Self {
+        Self {
+            access: Access::default(),
+            log_groups: vec![GROUP.to_owned()],
+            form: Form::Fields,
+            outdated_only: false,
+            minimum_version: TlsVersion::Tls12,
+            bucket: BUCKET,
+            most_rows: logs_insights::MOST_ROWS,
+            page: logs_insights::PAGE,
+        }
+    }
+
+    fn make(double: &Double) {
+        double.group(json!({"creationTime": 0}));
+    }
+
+    fn place() -> Value {
+        json!({"log_group": GROUP})
+    }
+
+    fn source(setup: &Setup<Self>, sdk: &SdkConfig) -> Self::Source {
+        let engine = LogsInsights::new(sdk, setup.engine.clone(), Arc::clone(&setup.quota));
+        QuerySource::new(engine, setup.query.clone(), Arc::clone(&setup.quota))
+    }
+}
+
+impl Subject for lake::Settings {
+    type Source = QuerySource<Lake>;
+    const TYPE: &'static str = "lake";
+    const BY_EVENT_TIME: bool = true;
+
+    fn settings() -> Self {
+        Self {
+            access: Access::default(),
+            event_data_store: STORE.to_owned(),
+            owner_account: None,
+            key_exchange: KeyExchange::Column,
+            deduplicate: true,
+            bucket: BUCKET,
+            most_rows: lake::MOST_ROWS,
+            page: lake::PAGE,
+        }
+    }
+
+    fn make(double: &Double) {
+        let store = json!([{"id": STORE, "account": ACCOUNT, "region": REGION}]);
+        double.post("stores", &store);
+    }
+
+    fn place() -> Value {
+        json!({"event_data_store": STORE})
+    }
+
+    fn source(setup: &Setup<Self>, sdk: &SdkConfig) -> Self::Source {
+        let engine = Lake::new(sdk, setup.engine.clone(), Arc::clone(&setup.quota));
+        QuerySource::new(engine, setup.query.clone(), Arc::clone(&setup.quota))
+    }
+}
+
+impl Subject for athena::Settings {
+    type Source = QuerySource<Athena>;
+    const TYPE: &'static str = "athena";
+    const BY_EVENT_TIME: bool = true;
+
+    fn settings() -> Self {
+        Self {
+            access: Access::default(),
+            catalog: "AwsDataCatalog".to_owned(),
+            database: "default".to_owned(),
+            table: TABLE.to_owned(),
+            workgroup: "primary".to_owned(),
+            output_location: Some("s3://results/".to_owned()),
+            layout: Layout::Timestamp,
+            deduplicate: true,
+            late: Duration::ZERO,
+            bucket: BUCKET,
+            most_rows: athena::MOST_ROWS,
+            page: athena::PAGE,
+        }
+    }
+
+    fn make(double: &Double) {
+        double.table(json!({"layout": "timestamp"}));
+    }
+
+    fn place() -> Value {
+        json!({"table": format!("default.{TABLE}")})
+    }
+
+    fn source(setup: &Setup<Self>, sdk: &SdkConfig) -> Self::Source {
+        let engine = Athena::new(sdk, setup.engine.clone(), Arc::clone(&setup.quota));
+        QuerySource::new(engine, setup.query.clone(), Arc::clone(&setup.quota))
+    }
+}
+
+impl Subject for event_history::Settings {
+    type Source = EventHistory;
+    const TYPE: &'static str = "event_history";
+    const BY_EVENT_TIME: bool = true;
+
+    fn settings() -> Self {
+        Self {
+            access: Access::default(),
+            schedule: schedule(),
+            lookback: HOUR,
+            catch_up_limit: 7 * 24 * HOUR,
+            page: event_history::PAGE,
+            pages_per_second: 1,
+        }
+    }
+
+    fn make(_: &Double) {}
+
+    fn place() -> Value {
+        json!({"event_history": true})
+    }
+
+    /// With the windows of the other sources' settings, bucket by bucket.
+    fn source(setup: &Setup<Self>, sdk: &SdkConfig) -> Self::Source {
+        let query = &setup.query;
+        let settings = Self {
+            schedule: Schedule {
+                longest: query.schedule.bucket,
+                ..query.schedule
+            },
+            lookback: query.lookback,
+            catch_up_limit: query.catch_up_limit,
+            ..setup.engine.clone()
+        };
+        EventHistory::new(sdk, settings, Arc::clone(&setup.quota))
+    }
+}
+
+/// The grid of time.
+pub const BUCKET: Duration = Duration::from_secs(300);
+
+fn schedule() -> Schedule {
+    Schedule {
+        bucket: BUCKET,
+        settle: 5 * MINUTE,
+        longest: 6 * HOUR,
+        interval: 5 * MINUTE,
+    }
+}
+
 /// The settings of an exporter over the double.
 #[derive(Clone)]
-pub struct Setup {
+pub struct Setup<S> {
     pub query: query::Settings,
-    pub engine: logs_insights::Settings,
+    pub engine: S,
     pub quota: Arc<Quota>,
     pub credentials: Credentials,
     /// How long one request may take.
     pub patience: Duration,
     /// The window of the gauges.
     pub window: Duration,
+    pub price_per_gib: f64,
 }
 
-impl Setup {
-    pub fn new() -> Self {
-        let bucket = 5 * MINUTE;
+impl<S: Subject> Setup<S> {
+    fn new() -> Self {
         Self {
             query: query::Settings {
-                schedule: Schedule {
-                    bucket,
-                    settle: 5 * MINUTE,
-                    longest: 6 * HOUR,
-                },
+                schedule: schedule(),
                 lookback: HOUR,
                 catch_up_limit: 7 * 24 * HOUR,
                 timeout: 15 * MINUTE,
                 first_pause: Duration::from_millis(1),
-                recount_after: None,
-                recount_reach: 23 * HOUR,
+                recount: None,
                 control: false,
                 minimum_version: TlsVersion::Tls12,
             },
-            engine: logs_insights::Settings {
-                access: Access::default(),
-                log_groups: vec![GROUP.to_owned()],
-                form: Form::Fields,
-                outdated_only: false,
-                minimum_version: TlsVersion::Tls12,
-                bucket,
-                most_rows: logs_insights::MOST_ROWS,
-                page: logs_insights::PAGE,
-            },
+            engine: S::settings(),
             // The quotas of most tests are the double's, which let all through.
             quota: Arc::new(Quota::new(1000, 1000, 50)),
             credentials: Credentials::new(KEY, SECRET, None, None, "test"),
             patience: 20 * Duration::from_secs(1),
             window: 24 * HOUR,
+            price_per_gib: 0.005,
         }
     }
 }
 
 /// One life of the exporter's parts over the double.
-pub struct Life {
-    pub worker: Worker<QuerySource<LogsInsights>>,
+pub struct Life<S: Subject> {
+    pub worker: Worker<S::Source>,
     publisher: Publisher,
     pub metrics: Metrics,
     pub store: Store,
 }
 
 /// The double, a store that outlives the exporter, and a runtime on this thread.
-pub struct Rig {
+pub struct Rig<S: Subject> {
     pub double: Double,
-    pub setup: Setup,
+    pub setup: Setup<S>,
     pub home: TempDir,
     pub runtime: Runtime,
 }
 
-impl Rig {
+impl<S: Subject> Rig<S> {
     /// A rig whose clocks show `now`.
     pub fn new(now: Timestamp) -> Self {
         let double = Double::start();
+        S::make(&double);
         double.switch(json!({
             "polls_scheduled": 0, "polls_running": 1,
             "starts_per_second": 100_000, "polls_per_second": 100_000, "describes_per_second": 100_000,
+            "lake_starts_per_second": 100_000, "lake_describes_per_second": 100_000,
+            "lake_results_per_second": 100_000, "lake_stores_per_second": 100_000, "lake_cancels_per_second": 100_000,
+            "athena_starts_per_second": 100_000, "athena_polls_per_second": 100_000,
+            "athena_results_per_second": 100_000, "athena_stops_per_second": 100_000, "lookups_per_second": 100_000,
             // Requests are signed by the real clock.
             "signature_tolerance_seconds": 1_000_000_000_u64,
         }));
@@ -308,7 +534,7 @@ impl Rig {
     }
 
     /// A new process over the same store.
-    pub fn start(&self) -> Life {
+    pub fn start(&self) -> Life<S> {
         let setup = self.setup.clone();
         let metrics = Metrics::new().unwrap();
         let retention = 35 * 24 * HOUR;
@@ -338,13 +564,7 @@ impl Rig {
                 opened => Some(opened.unwrap()),
             }
         });
-        let name = WorkerName {
-            source: "logs".into(),
-            source_type: "logs_insights",
-            account: String::new(),
-            region: REGION.into(),
-        };
-        let worker = self.worker(name, &store, &metrics);
+        let worker = self.worker(S::TYPE, &store, &metrics);
         Life {
             worker,
             publisher,
@@ -353,25 +573,19 @@ impl Rig {
         }
     }
 
-    /// A worker of a name over a store.
-    pub fn worker(
-        &self,
-        name: WorkerName,
-        store: &Store,
-        metrics: &Metrics,
-    ) -> Worker<QuerySource<LogsInsights>> {
-        let Setup {
-            query,
-            engine,
-            quota,
-            ..
-        } = self.setup.clone();
-        let engine = LogsInsights::new(&self.sdk(), engine, Arc::clone(&quota));
-        let terms = Terms {
-            settle: query.schedule.settle,
-            price_per_gib: 0.005,
+    /// A worker over a store, of a source of this name.
+    pub fn worker(&self, source: &str, store: &Store, metrics: &Metrics) -> Worker<S::Source> {
+        let name = WorkerName {
+            source: source.into(),
+            source_type: S::TYPE,
+            account: String::new(),
+            region: REGION.into(),
         };
-        let source = QuerySource::new(engine, query, quota);
+        let terms = Terms {
+            schedule: self.setup.query.schedule,
+            price_per_gib: self.setup.price_per_gib,
+        };
+        let source = S::source(&self.setup, &self.sdk());
         metrics.source_configured(&name.source, 5 * MINUTE, terms);
         let state = self.runtime.block_on(store.worker(name.clone(), now()));
         let reports = Reports {
@@ -382,12 +596,12 @@ impl Rig {
         worker.unwrap().on(terms)
     }
 
-    pub fn tick(&self, life: &mut Life) -> Result<(), TickError> {
+    pub fn tick(&self, life: &mut Life<S>) -> Result<(), TickError> {
         self.runtime.block_on(life.worker.tick())
     }
 
     /// Ticks every `every` from now until `end`, with both clocks.
-    pub fn run(&self, life: &mut Life, every: Duration, end: Timestamp) {
+    pub fn run(&self, life: &mut Life<S>, every: Duration, end: Timestamp) {
         while now() < end {
             self.set_clocks(now().plus(every).min(end));
             self.tick(life).unwrap();
@@ -395,19 +609,26 @@ impl Rig {
     }
 
     /// Ends a life as kill -9 does: whatever is not committed is gone.
-    pub fn end(&self, life: Life) {
+    pub fn end(&self, life: Life<S>) {
         let Life { worker, store, .. } = life;
         drop(worker);
         self.runtime.block_on(store.close());
     }
 
-    /// Delivers the records of trail files over the time from `from` to `to`; returns the file of events.
+    /// Delivers events at `timestamp`, queryable at once.
+    pub fn deliver(&self, timestamp: Timestamp, messages: &[String]) {
+        self.double.deliver(&S::place(), timestamp, messages);
+    }
+
+    /// Delivers the records of trail files over the time from `from` to `to`, with what the script takes more;
+    /// returns the file of events.
     pub fn deliver_folders(
         &self,
         from: Timestamp,
         to: Timestamp,
         most: u32,
-        folders: &[&Path],
+        folders: &[PathBuf],
+        more: &[&str],
     ) -> PathBuf {
         let out = self
             .home
@@ -416,7 +637,8 @@ impl Rig {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/double/deliveries.py");
         let (from, to) = (from.secs() * 1000, to.secs() * 1000);
         let mut python = python();
-        python.arg(script).arg(&out).args([GROUP, ACCOUNT, REGION]);
+        python.arg(script).args(more);
+        python.arg(&out).args([GROUP, ACCOUNT, REGION]);
         python.args([
             from.to_string(),
             to.to_string(),
@@ -424,12 +646,16 @@ impl Rig {
             most.to_string(),
         ]);
         run_well(python.args(folders), b"");
-        self.double.post("events", &json!({"file": out}));
+        let mut place = S::place();
+        place["account"] = json!(ACCOUNT);
+        place["region"] = json!(REGION);
+        self.double
+            .post("events", &json!({"file": out, "to": [place]}));
         out
     }
 }
 
-impl Life {
+impl<S: Subject> Life<S> {
     /// What a scrape shows now.
     pub fn scrape(&self) -> Scrape {
         self.publisher.settle();
@@ -462,10 +688,16 @@ pub fn lines(scrape: &Scrape, families: &[&str]) -> Vec<String> {
 }
 
 /// What DuckDB finds in a file of events: every sample that the scrape must show.
-pub fn truth(events: &Path, from: Timestamp, to: Timestamp, window: Timestamp) -> Vec<String> {
+pub fn truth(
+    events: &Path,
+    from: Timestamp,
+    to: Timestamp,
+    window: Timestamp,
+    more: &[&str],
+) -> Vec<String> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/double/truth.py");
     let times = [from, to, window].map(|time| (time.secs() * 1000).to_string());
-    let text = run_well(python().arg(script).arg(events).args(times), b"");
+    let text = run_well(python().arg(script).arg(events).args(times).args(more), b"");
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     lines.sort();
     lines

@@ -4,12 +4,9 @@
 use aws_sdk_cloudwatchlogs::types::ResultField;
 
 use super::text::{column, member};
-use crate::source::query::{Ask, CallRow, Leaf, Rows};
+use crate::source::query::{Ask, CallRow, Leaf, Members, MetMembers, Rows, numbers};
 use crate::source::{Reason, SourceError};
 use crate::time::Timestamp;
-
-/// Numbers above are not exact in AWS's floating point.
-const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// Reads the rows of a leaf's answer; one that cannot be read fails them all.
 pub(super) fn read(rows: &[Vec<ResultField>], leaf: &Leaf) -> Result<Rows, SourceError> {
@@ -17,18 +14,9 @@ pub(super) fn read(rows: &[Vec<ResultField>], leaf: &Leaf) -> Result<Rows, Sourc
         let values = rows.iter().map(|row| Row(row).text(member(part)));
         return Ok(Rows::Values(values.collect()));
     }
-    let rows = rows.iter().map(|row| call(Row(row)));
+    let mut met = MetMembers::default();
+    let rows = rows.iter().map(|row| call(Row(row), &mut met));
     rows.collect::<Result<_, _>>().map(Rows::Calls)
-}
-
-/// A count in AWS's floating point, as a whole number.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a cast of a float saturates, and what is no number is 0"
-)]
-pub(super) fn whole(number: f64) -> u64 {
-    number.round() as u64
 }
 
 /// One row: fields and their texts.
@@ -51,13 +39,15 @@ impl<'r> Row<'r> {
     }
 }
 
-fn call(row: Row<'_>) -> Result<CallRow, SourceError> {
+fn call(row: Row<'_>, met: &mut MetMembers) -> Result<CallRow, SourceError> {
     let bad = |what: &str| {
         let message = format!("a row has no readable {what}: {:?}", row.0);
         SourceError::new(Reason::BadAnswer, message)
     };
     let bucket = row.field(|name| name.starts_with("bin(")).and_then(time);
-    let calls = row.field(|name| name == column::CALLS).and_then(number);
+    let calls = row
+        .field(|name| name == column::CALLS)
+        .and_then(numbers::count);
     let [
         event_source,
         tls_version,
@@ -70,17 +60,22 @@ fn call(row: Row<'_>) -> Result<CallRow, SourceError> {
     let has_host = matches!(host, Some("1" | "true" | "TRUE"));
     let has_tls =
         has_host || tls_version.is_some() || cipher_suite.is_some() || key_exchange.is_some();
+    let calls = calls.ok_or_else(|| bad("count"))?;
     Ok(CallRow {
         bucket: bucket.ok_or_else(|| bad("bucket"))?,
-        event_source,
-        event_name: row.text(column::EVENT_NAME),
-        tls_version,
-        cipher_suite,
-        key_exchange,
-        has_tls,
-        account_id,
-        aws_region,
-        calls: calls.ok_or_else(|| bad("count"))?,
+        members: met.share(Members {
+            event_source,
+            event_name: row.text(column::EVENT_NAME),
+            tls_version,
+            cipher_suite,
+            key_exchange,
+            has_tls,
+            account_id,
+            aws_region,
+        }),
+        calls,
+        // Logs Insights counts what was delivered, duplicates included.
+        records: calls,
         last: row
             .field(|name| name == column::LAST)
             .and_then(Timestamp::parse),
@@ -92,15 +87,10 @@ fn time(text: &str) -> Option<Timestamp> {
     Timestamp::parse(&format!("{}Z", text.replace(' ', "T")))
 }
 
-fn number(text: &str) -> Option<u64> {
-    text.parse().ok().or_else(|| {
-        let number: f64 = text.parse().ok()?;
-        (0.0..=EXACT).contains(&number).then(|| whole(number))
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::window::Window;
 
@@ -119,7 +109,7 @@ mod tests {
         let leaf = Leaf::calls(window);
         match read(&[row(fields)], &leaf) {
             Ok(Rows::Calls(mut rows)) => Ok(rows.remove(0)),
-            Ok(Rows::Values(_)) => unreachable!("calls were asked for"),
+            Ok(_) => unreachable!("calls were asked for"),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -128,11 +118,14 @@ mod tests {
     fn what_aws_does_not_document_is_read_either_way() {
         let expected = CallRow {
             bucket: Timestamp::parse("2026-06-01T10:05:00Z").unwrap(),
-            event_source: Some("s3.amazonaws.com".to_owned()),
-            event_name: Some("GetObject".to_owned()),
+            members: Arc::new(Members {
+                event_source: Some("s3.amazonaws.com".to_owned()),
+                event_name: Some("GetObject".to_owned()),
+                ..Members::default()
+            }),
             calls: 12_300_000,
+            records: 12_300_000,
             last: Timestamp::parse("2026-06-01T10:04:58Z"),
-            ..CallRow::default()
         };
         let plain = [
             ("bin(5m)", "2026-06-01 10:05:00.000"),

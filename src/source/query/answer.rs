@@ -1,5 +1,6 @@
 //! What engines answer with, and how rows become counts.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +18,6 @@ pub struct Answer {
     pub rows: Rows,
     /// Whether there may be more rows than the engine gave.
     pub truncated: bool,
-    /// Bytes scanned, as AWS bills them.
-    pub scanned_bytes: u64,
-    /// Records scanned.
-    pub scanned_records: u64,
 }
 
 /// The rows of an answer.
@@ -28,15 +25,30 @@ pub struct Answer {
 pub enum Rows {
     /// Calls by key and bucket.
     Calls(Vec<CallRow>),
+    /// Records by bucket.
+    Records(Vec<(Timestamp, u64)>),
     /// The values of a member.
     Values(Vec<Option<String>>),
 }
 
-/// One row: calls of one key in one bucket. A member that the record has not is `None`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// One row: calls of one key in one bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallRow {
     /// The start of the bucket.
     pub bucket: Timestamp,
+    /// What the calls have in common; rows of one key share it.
+    pub members: Arc<Members>,
+    /// How many calls.
+    pub calls: u64,
+    /// How many records: calls and their duplicates.
+    pub records: u64,
+    /// The latest `eventTime` among them, where the engine can tell.
+    pub last: Option<Timestamp>,
+}
+
+/// The members of a record that are counted by. One that the record has not is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Members {
     /// `eventSource`.
     pub event_source: Option<String>,
     /// `eventName`.
@@ -53,10 +65,31 @@ pub struct CallRow {
     pub account_id: Option<String>,
     /// `awsRegion`.
     pub aws_region: Option<String>,
-    /// How many calls.
-    pub calls: u64,
-    /// The latest `eventTime` among them, where the engine can tell.
-    pub last: Option<Timestamp>,
+}
+
+/// The members met so far in an answer: an answer of a million rows has some thousand.
+#[derive(Debug, Default)]
+pub struct MetMembers(HashSet<Arc<Members>>);
+
+impl MetMembers {
+    /// The shared one that equals `members`.
+    pub fn share(&mut self, members: Members) -> Arc<Members> {
+        if let Some(met) = self.0.get(&members) {
+            return Arc::clone(met);
+        }
+        let new = Arc::new(members);
+        self.0.insert(Arc::clone(&new));
+        new
+    }
+}
+
+/// The records of each bucket.
+pub(super) fn records(rows: &[CallRow]) -> BTreeMap<Timestamp, u64> {
+    let mut records = BTreeMap::new();
+    for row in rows {
+        *records.entry(row.bucket).or_default() += row.records;
+    }
+    records
 }
 
 /// The counts of a leaf, and how many records in it are no API calls.
@@ -69,24 +102,17 @@ pub(super) fn counts(
 ) -> Result<(Counts, u64), SourceError> {
     let mut counts = Counts::default();
     let mut no_calls = 0;
-    let first = leaf.window.from.floor(bucket);
+    let mut keys: HashMap<*const Members, Arc<CallKey>> = HashMap::new();
     for row in rows {
-        if row.bucket < first
-            || row.bucket >= leaf.window.to
-            || row.bucket.floor(bucket) != row.bucket
-        {
-            let message = format!(
-                "a row is of the bucket {}, which was not asked for",
-                row.bucket
-            );
-            return Err(SourceError::new(Reason::BadAnswer, message));
-        }
+        check_bucket(leaf, row.bucket, bucket)?;
         // CloudTrail's Insights events and whatever else lies in a log group.
-        let Some(event_source) = row.event_source.as_deref() else {
+        let Some(event_source) = row.members.event_source.as_deref() else {
             no_calls += row.calls;
             continue;
         };
-        let key = key(row, event_source, leaf.ask);
+        let key = keys
+            .entry(Arc::as_ptr(&row.members))
+            .or_insert_with(|| Arc::new(key(&row.members, event_source, leaf.ask)));
         if leaf.control && key.tls_version.outdated(minimum) {
             continue;
         }
@@ -95,12 +121,26 @@ pub(super) fn counts(
             // A record from the future must not make the data look fresh for ever.
             last: row.last.unwrap_or(row.bucket).min(now),
         };
-        counts.add(row.bucket, &Arc::new(key), tally);
+        counts.add(row.bucket, key, tally);
     }
     Ok((counts, no_calls))
 }
 
-fn key(row: &CallRow, event_source: &str, ask: Ask) -> CallKey {
+/// That a row is of a bucket of the leaf.
+pub(super) fn check_bucket(
+    leaf: &Leaf,
+    row: Timestamp,
+    bucket: Duration,
+) -> Result<(), SourceError> {
+    let first = leaf.window.from.floor(bucket);
+    if (first..leaf.window.to).contains(&row) && row.floor(bucket) == row {
+        return Ok(());
+    }
+    let message = format!("a row is of the bucket {row}, which was not asked for");
+    Err(SourceError::new(Reason::BadAnswer, message))
+}
+
+fn key(row: &Members, event_source: &str, ask: Ask) -> CallKey {
     let name = |text: &Option<String>| Name::new(text.as_deref().unwrap_or_default());
     let key_exchange = if row.has_tls {
         KeyExchange::from_record(row.key_exchange.as_deref())

@@ -33,6 +33,8 @@ pub enum Ask {
     CallsWithoutEventName,
     /// Which values a member has, so that each can be asked for on its own.
     Values(Part),
+    /// How many records each bucket has: whether any came late.
+    Records,
 }
 
 /// A member of the record by which a window of one second is split further.
@@ -80,6 +82,14 @@ impl Leaf {
         }
     }
 
+    /// A window that was counted before: whether it has other records now.
+    pub fn check(window: Window) -> Self {
+        Self {
+            ask: Ask::Records,
+            ..Self::recount(window)
+        }
+    }
+
     /// Whether the watermark waits for this leaf.
     pub(super) fn holds_watermark(&self) -> bool {
         !self.control && !self.recount
@@ -106,7 +116,7 @@ impl Leaf {
             .into_iter()
             .find(|part| self.only.iter().all(|(known, _)| known != part));
         match (self.ask, next) {
-            (Ask::CallsWithoutEventName, _) => None,
+            (Ask::CallsWithoutEventName | Ask::Records, _) => None,
             (Ask::Values(_), _) | (_, None) => Some(vec![with(Ask::CallsWithoutEventName)]),
             (Ask::Calls, Some(part)) => Some(vec![with(Ask::Values(part))]),
         }
@@ -118,7 +128,10 @@ impl Leaf {
         let middle = from.plus(self.window.length() / 2).floor(bucket);
         let middle = middle.max(from.floor(bucket).plus(bucket));
         (middle < to).then(|| {
-            let part = |from, to| Self::recount(Window { from, to });
+            let part = |from, to| Self {
+                window: Window { from, to },
+                ..self.clone()
+            };
             vec![part(from, middle), part(middle, to)]
         })
     }

@@ -26,14 +26,24 @@ pub struct Settings {
     pub timeout: Duration,
     /// The pause before a query is looked at first; later ones are longer.
     pub first_pause: Duration,
-    /// A window is counted again so long after it settled …
-    pub recount_after: Option<Duration>,
-    /// … as long as it is not older than this, seen from the watermark: its buckets become hours then.
-    pub recount_reach: Duration,
+    /// Whether windows are counted again, for calls that came late.
+    pub recount: Option<Recount>,
     /// Whether only outdated calls are asked for, and all calls in one bucket an hour.
     pub control: bool,
     /// Calls below are outdated.
     pub minimum_version: TlsVersion,
+}
+
+/// When a window is counted again, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Recount {
+    /// So long after it settled …
+    pub after: Duration,
+    /// … as long as it is not older than this, seen from the watermark: its buckets become hours then.
+    pub reach: Duration,
+    /// Whether its records are counted by bucket first, and only buckets that differ are asked for again: where
+    /// that costs less.
+    pub check_first: bool,
 }
 
 /// What to do next.
@@ -76,7 +86,7 @@ impl Settings {
             return Plan::Ask(self.leaves(window));
         }
         match self.due_again(progress, watermark, now) {
-            Some(window) => Plan::Ask(vec![Leaf::recount(window)]),
+            Some(leaf) => Plan::Ask(vec![leaf]),
             None => Plan::Nothing,
         }
     }
@@ -87,18 +97,23 @@ impl Settings {
         progress: &QueryProgress,
         watermark: Timestamp,
         now: Timestamp,
-    ) -> Option<Window> {
+    ) -> Option<Leaf> {
+        let recount = self.recount?;
         let bucket = self.schedule.bucket;
         let schedule = Schedule {
-            settle: self.schedule.settle + self.recount_after?,
+            settle: self.schedule.settle + recount.after,
             ..self.schedule
         };
-        let reach = watermark.minus(self.recount_reach);
+        let reach = watermark.minus(recount.reach);
         let oldest = reach.floor(bucket).plus(bucket);
         let from = progress.recounted?.max(oldest);
         let window = schedule.due(from, now)?;
         let to = window.to.min(watermark.floor(bucket));
-        (to > from).then_some(Window { from, to })
+        let leaf = match recount.check_first {
+            true => Leaf::check,
+            false => Leaf::recount,
+        };
+        (to > from).then(|| leaf(Window { from, to }))
     }
 
     /// The leaves of a window, the next last.

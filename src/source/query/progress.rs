@@ -1,5 +1,7 @@
-//! What a query source remembers: how far it got, what is left of a window that was split, and the query that
-//! runs.
+//! What a query source remembers: how far it got, what is left of a window that was split, the query that runs,
+//! and how many records the buckets had that are to be counted again.
+
+use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -12,7 +14,10 @@ use crate::time::Timestamp;
 const WATERMARK: &str = "watermark";
 const RECOUNTED: &str = "recounted";
 const LEAVES: &str = "leaves";
+const TOKEN: &str = "token";
 const QUERY: &str = "query";
+/// One row for each bucket: `records/` and its start.
+const RECORDS: &str = "records/";
 
 /// The progress of a query source's worker.
 #[derive(Debug, Default)]
@@ -23,8 +28,12 @@ pub struct QueryProgress {
     pub(super) recounted: Option<Timestamp>,
     /// What is still to be asked of the window that is being worked on, the next last.
     pub(super) leaves: Vec<Leaf>,
+    /// By this AWS knows the next start, however often it is repeated.
+    pub(super) token: Option<String>,
     /// The query that runs, or whose answer has not been counted yet.
     pub(super) query: Option<InFlight>,
+    /// The records of each bucket when it was counted, where buckets are compared before they are counted again.
+    pub(super) records: BTreeMap<Timestamp, u64>,
 }
 
 /// A query at AWS.
@@ -45,6 +54,22 @@ pub(super) fn put_recounted(recounted: Timestamp) -> ProgressChange {
 
 pub(super) fn put_leaves(leaves: &[Leaf]) -> ProgressChange {
     put(LEAVES, leaves)
+}
+
+pub(super) fn put_token(token: &str) -> ProgressChange {
+    put(TOKEN, token)
+}
+
+pub(super) fn remove_token() -> ProgressChange {
+    ProgressChange::remove(TOKEN)
+}
+
+pub(super) fn put_records(bucket: Timestamp, records: u64) -> ProgressChange {
+    put(&format!("{RECORDS}{}", bucket.secs()), &records)
+}
+
+pub(super) fn remove_records(bucket: Timestamp) -> ProgressChange {
+    ProgressChange::remove(format!("{RECORDS}{}", bucket.secs()))
 }
 
 pub(super) fn put_query(query: &InFlight) -> ProgressChange {
@@ -70,8 +95,16 @@ impl Progress for QueryProgress {
             WATERMARK => self.watermark = read(value).map_err(|_| bad())?,
             RECOUNTED => self.recounted = read(value).map_err(|_| bad())?,
             LEAVES => self.leaves = read(value).map_err(|_| bad())?.unwrap_or_default(),
+            TOKEN => self.token = read(value).map_err(|_| bad())?,
             QUERY => self.query = read(value).map_err(|_| bad())?,
-            _ => return Err(bad()),
+            key => {
+                let bucket = key.strip_prefix(RECORDS).and_then(|secs| secs.parse().ok());
+                let bucket = Timestamp::from_secs(bucket.ok_or_else(bad)?);
+                match read(value).map_err(|_| bad())? {
+                    Some(records) => self.records.insert(bucket, records),
+                    None => self.records.remove(&bucket),
+                };
+            }
         }
         Ok(())
     }
@@ -107,11 +140,17 @@ mod tests {
         for change in [
             put_watermark(time(60)),
             put_leaves(&leaves),
+            put_token("t"),
             put_query(&query),
+            put_records(time(60), 7),
+            put_records(time(120), 8),
+            remove_records(time(60)),
         ] {
             progress.apply(&change).unwrap();
         }
         assert_eq!(progress.watermark, Some(time(60)));
+        assert_eq!(progress.token.as_deref(), Some("t"));
+        assert_eq!(progress.records, BTreeMap::from([(time(120), 8)]));
         assert_eq!(progress.leaves, leaves);
         assert_eq!(progress.query, Some(query));
         progress.apply(&remove_query()).unwrap();
@@ -125,6 +164,8 @@ mod tests {
             ("query", "{}"),
             ("leaves", "7"),
             ("watermark", "x"),
+            ("records/x", "1"),
+            ("records/60", "x"),
         ] {
             let change = ProgressChange::put(key, value);
             assert_eq!(

@@ -1,6 +1,9 @@
 //! The batches by which a query source moves on, beside their counts.
 
-use tracing::warn;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tracing::{debug, warn};
 
 use super::leaf::Leaf;
 use super::progress::{self, InFlight, QueryProgress};
@@ -22,17 +25,18 @@ pub(super) fn replaced(leaves: &[Leaf]) -> Batch {
     }
 }
 
+/// A batch that stores what is asked next, before it is: a start that is repeated after a kill asks for the same,
+/// by the same token.
+pub(super) fn prepared(leaves: &[Leaf], token: &str) -> Batch {
+    let mut batch = replaced(leaves);
+    batch.progress.push(progress::put_token(token));
+    batch
+}
+
 /// A batch that stores a query that was started for the last of `leaves`.
-pub(super) fn asked(
-    progress: &QueryProgress,
-    leaves: &[Leaf],
-    id: String,
-    started: Timestamp,
-) -> Batch {
+pub(super) fn asked(leaves: &[Leaf], id: String, started: Timestamp) -> Batch {
     let mut batch = Batch::default();
-    if leaves != progress.leaves {
-        batch.progress.push(progress::put_leaves(leaves));
-    }
+    batch.progress.push(progress::remove_token());
     batch.progress.extend(leaves.last().map(|leaf| {
         progress::put_query(&InFlight {
             id,
@@ -67,9 +71,9 @@ pub(super) fn given_up(watermark: Timestamp, to: Timestamp) -> Batch {
 }
 
 /// A batch that leaves a bucket as it was counted: it has more rows than an answer holds.
-pub(super) fn not_recounted(leaf: &Leaf, rest: &[Leaf]) -> Batch {
+pub(super) fn not_recounted(leaf: &Leaf, rest: &[Leaf], progress: &QueryProgress) -> Batch {
     let mut batch = replaced(rest);
-    advance(&mut batch, leaf, rest, None);
+    advance(&mut batch, leaf, rest, progress);
     batch.rejected.push(Rejected {
         name: format!("the bucket {}", leaf.window.from),
         reason: Reason::Truncated,
@@ -79,9 +83,9 @@ pub(super) fn not_recounted(leaf: &Leaf, rest: &[Leaf]) -> Batch {
 }
 
 /// A batch that passes over a leaf of which AWS holds nothing: history begins behind it.
-pub(super) fn passed(leaf: &Leaf, rest: &[Leaf], before: Option<Timestamp>) -> Batch {
+pub(super) fn passed(leaf: &Leaf, rest: &[Leaf], progress: &QueryProgress) -> Batch {
     let mut batch = replaced(rest);
-    advance(&mut batch, leaf, rest, before);
+    advance(&mut batch, leaf, rest, progress);
     if let Some(covered) = &mut batch.covered {
         warn!(from = %covered.from, to = %covered.to, "given up: AWS holds nothing of that time");
         batch.skipped_seconds = covered.length().as_secs();
@@ -90,9 +94,51 @@ pub(super) fn passed(leaf: &Leaf, rest: &[Leaf], before: Option<Timestamp>) -> B
     batch
 }
 
+/// A batch after which the buckets of a window are counted again that have other records now than when they were
+/// counted.
+pub(super) fn checked(
+    leaf: &Leaf,
+    rest: &[Leaf],
+    progress: &QueryProgress,
+    now: &[(Timestamp, u64)],
+    bucket: Duration,
+) -> Batch {
+    let Window { from, to } = leaf.window;
+    let now: BTreeMap<Timestamp, u64> = now.iter().copied().collect();
+    let known = &progress.records;
+    let buckets: BTreeSet<Timestamp> = known
+        .range(from..to)
+        .chain(&now)
+        .map(|(at, _)| *at)
+        .collect();
+    let mut differ: Vec<Window> = Vec::new();
+    for at in buckets {
+        if known.get(&at).copied().unwrap_or_default() == now.get(&at).copied().unwrap_or_default()
+        {
+            continue;
+        }
+        let (from, to) = (at.max(from), at.plus(bucket).min(to));
+        match differ.last_mut() {
+            Some(before) if before.to == from => before.to = to,
+            _ => differ.push(Window { from, to }),
+        }
+    }
+    debug!(%from, %to, windows = differ.len(), "to be counted again");
+    let mut leaves = rest.to_vec();
+    leaves.extend(differ.into_iter().rev().map(Leaf::recount));
+    let mut batch = replaced(&leaves);
+    let seen = known
+        .range(..to)
+        .map(|(at, _)| progress::remove_records(*at));
+    batch.progress.extend(seen);
+    advance(&mut batch, leaf, rest, progress);
+    batch
+}
+
 /// Moves the progress behind `leaf`: the watermark as far as no leaf that is left holds it.
-pub(super) fn advance(batch: &mut Batch, leaf: &Leaf, rest: &[Leaf], before: Option<Timestamp>) {
-    if leaf.recount {
+pub(super) fn advance(batch: &mut Batch, leaf: &Leaf, rest: &[Leaf], progress: &QueryProgress) {
+    let before = progress.watermark;
+    if leaf.recount && progress.recounted < Some(leaf.window.to) {
         let to = leaf.window.to;
         batch.progress.push(progress::put_recounted(to));
     }

@@ -10,11 +10,12 @@ use hashbrown::HashMap;
 use super::find::Found;
 use super::progress::{self, FileState, FilesProgress, Outcome, ScanState};
 use super::read::{Answers, FileCounts, FileError};
-use super::recent_ids::{EventId, RecentIds};
+use super::recent_ids::RecentIds;
 use super::seen_ids::SeenIds;
 use super::{AHEAD, FIRST_RETRY, LAST_RETRY, Settings, earliest};
 use crate::batch::{Batch, Rejected};
 use crate::call::CallKey;
+use crate::source::records::EventId;
 use crate::time::Timestamp;
 use crate::window::Window;
 
@@ -121,8 +122,8 @@ impl<'p> Part<'p> {
 
     /// Keeps the new time stamp of a file that was counted as it is.
     fn touch(&mut self, file: &Found, counts: &FileCounts) {
-        self.batch.scanned_bytes += counts.bytes;
-        self.batch.scanned_records += counts.ids.len() as u64;
+        self.batch.scanned.bytes += counts.bytes;
+        self.batch.scanned.records += counts.ids.len() as u64;
         self.batch.duplicates += counts.ids.len() as u64;
         if let Some(before) = self.progress.files.get(&file.name) {
             self.put(file, before.delivered, before.outcome.clone());
@@ -174,8 +175,8 @@ impl<'p> Part<'p> {
 
     /// Adds what is left to count of a file.
     fn add(&mut self, file: &Found, counts: FileCounts, numbers: &[u32]) {
-        self.batch.scanned_bytes += counts.bytes;
-        self.batch.scanned_records += counts.ids.len() as u64;
+        self.batch.scanned.bytes += counts.bytes;
+        self.batch.scanned.records += counts.ids.len() as u64;
         let told = file.named.or(counts.newest).unwrap_or(self.now);
         let delivered = told.min(self.now);
         // Files without a time in their name show their age only when they are read.

@@ -7,8 +7,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::find::Version;
-use super::recent_ids::{EventId, RecentIds};
+use super::recent_ids::RecentIds;
 use crate::batch::ProgressChange;
+use crate::source::records::EventId;
 use crate::source::{BadProgress, Progress};
 use crate::time::Timestamp;
 

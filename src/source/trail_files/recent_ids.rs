@@ -6,8 +6,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// An event id: a UUID's 16 bytes, or a hash where a record's id is none.
-pub(super) type EventId = u128;
+use crate::source::records::EventId;
 
 /// Ids by number, oldest first.
 #[derive(Default)]

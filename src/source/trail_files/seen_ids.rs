@@ -11,7 +11,8 @@ use std::thread;
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::recent_ids::{EventId, RecentIds};
+use super::recent_ids::RecentIds;
+use crate::source::records::EventId;
 
 const TABLES: usize = 64;
 /// Fewer ids than this are not worth a thread.

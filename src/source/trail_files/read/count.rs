@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::super::find::Found;
-use super::super::recent_ids::EventId;
-use crate::call::{CallKey, Name, Tally};
+use crate::call::{CallKey, Tally};
 use crate::record::{self, Record, RecordError};
+use crate::source::records::{EventId, call, event_id};
 use crate::time::Timestamp;
 
 /// What one file holds, record by record: a record that was counted before is taken off again.
@@ -78,18 +77,6 @@ fn write_key(key: &mut Vec<u8>, record: &Record<'_>) {
     }
 }
 
-fn call(record: &Record<'_>) -> CallKey {
-    CallKey {
-        aws_service: Name::new(CallKey::service_of(&record.event_source)),
-        event_name: Name::new(&record.event_name),
-        tls_version: record.tls_version,
-        cipher_suite: Name::new(&record.cipher_suite),
-        key_exchange: record.key_exchange,
-        account_id: Name::new(&record.account_id),
-        aws_region: Name::new(&record.aws_region),
-    }
-}
-
 /// Counts the records of one file; `keys` is what its reader has met before.
 pub(super) fn count(
     text: &str,
@@ -132,7 +119,7 @@ pub(super) fn count(
             tally.last = tally.last.max(record.event_time);
         }
         counts.newest = counts.newest.max(Some(record.event_time));
-        counts.ids.push(event_id(&record, file, counts.ids.len()));
+        counts.ids.push(id_in(file, &record, counts.ids.len()));
         counts.key_of.push(known.place);
     })?;
     Ok(counts)
@@ -140,12 +127,9 @@ pub(super) fn count(
 
 /// A record's id. Without an `eventID` it is the record's place in its file, so that the file may be
 /// read again.
-fn event_id(record: &Record<'_>, file: &Found, place: usize) -> EventId {
-    if record.event_id.is_empty() {
-        return xxh3_128(format!("{}\n{place}", file.name).as_bytes());
-    }
-    Uuid::try_parse(&record.event_id)
-        .map_or_else(|_| xxh3_128(record.event_id.as_bytes()), |id| id.as_u128())
+fn id_in(file: &Found, record: &Record<'_>, place: usize) -> EventId {
+    let place = || xxh3_128(format!("{}\n{place}", file.name).as_bytes());
+    event_id(record).unwrap_or_else(place)
 }
 
 #[cfg(test)]

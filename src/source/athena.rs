@@ -1,0 +1,429 @@
+//! Asks Athena over a table of CloudTrail's log files in S3, or of a federated CloudTrail Lake store.
+//!
+//! The files lie in a folder for each day on which they were delivered, and a query reads every file of the days
+//! that it names: windows end at multiples of the source's `interval`, a day by default, so that each day is read
+//! once whole, and once more for the calls of the evening before that were delivered after midnight.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_sdk_athena::Client;
+use aws_sdk_athena::config::Builder;
+use aws_sdk_athena::operation::get_query_results::GetQueryResultsOutput;
+use aws_sdk_athena::types::{
+    QueryExecution, QueryExecutionContext, QueryExecutionState, ResultConfiguration, Row,
+    ThrottleReason,
+};
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::query::{Answer, End, Engine, Leaf, Look, Started};
+use super::sql::{self, KeyExchangeMember, Reader, Table, identifier, quoted};
+pub use super::sql::{MOST_ROWS, PAGE};
+use crate::aws::{self, Access, Observer, Quota};
+use crate::batch::Scanned;
+use crate::source::{Reason, Requests, SourceError};
+use crate::time::Timestamp;
+use crate::window::Window;
+
+/// A query is billed for at least this much: 10 MB, as those quote it who write of AWS's prices.
+const LEAST_BILLED: u64 = 10 << 20;
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// How a table is partitioned, and what its `eventtime` is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// By one text `timestamp` as `2026/06/01` (AWS: "Create the table for CloudTrail logs in Athena using partition
+    /// projection").
+    #[default]
+    Timestamp,
+    /// By texts `year`, `month` and `day`, and others (AWS: "… using manual partitioning", "Create a table for an
+    /// organization wide trail").
+    YearMonthDay,
+    /// A federated CloudTrail Lake store: the time of a call is a `timestamp`.
+    Lake,
+}
+
+/// The settings of one `athena` source, beside those that all query sources share.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How AWS is reached.
+    pub access: Access,
+    /// The catalog, the database in it, and the table in that.
+    pub catalog: String,
+    /// See `catalog`.
+    pub database: String,
+    /// See `catalog`.
+    pub table: String,
+    /// The workgroup that the queries run in.
+    pub workgroup: String,
+    /// Where results go in S3; `None` where the workgroup says it, or Athena manages results.
+    pub output_location: Option<String>,
+    /// How the table is partitioned.
+    pub layout: Layout,
+    /// Whether records of one event id are one call.
+    pub deduplicate: bool,
+    /// How long after the day of a call its record may have been delivered, where a window is counted again.
+    pub late: Duration,
+    /// The grid of time.
+    pub bucket: Duration,
+    /// The most rows of an answer.
+    pub most_rows: usize,
+    /// The most rows of a page.
+    pub page: usize,
+}
+
+/// Athena.
+#[derive(Debug)]
+pub struct Athena {
+    client: Client,
+    observer: Observer,
+    quota: Arc<Quota>,
+    settings: Settings,
+    table: String,
+    key_exchange: KeyExchangeMember,
+}
+
+impl Athena {
+    /// The engine over an AWS configuration. `quota` is that of its account and Region.
+    pub fn new(config: &SdkConfig, settings: Settings, quota: Arc<Quota>) -> Self {
+        let observer = Observer::default();
+        let config = Builder::from(config).interceptor(observer.clone()).build();
+        let names = [&settings.catalog, &settings.database, &settings.table];
+        Self {
+            client: Client::from_conf(config),
+            observer,
+            quota,
+            table: names.map(|name| identifier(name)).join("."),
+            settings,
+            key_exchange: KeyExchangeMember::new("tlsDetails.keyExchange"),
+        }
+    }
+
+    fn statement(&self, leaf: &Leaf) -> String {
+        let layout = self.settings.layout;
+        let table = Table {
+            name: &self.table,
+            seconds: match layout {
+                Layout::Lake => "CAST(to_unixtime(eventTime) AS bigint)",
+                _ => "CAST(to_unixtime(from_iso8601_timestamp(eventTime)) AS bigint)",
+            },
+            key_exchange: self.key_exchange.sql(),
+            deduplicate: self.settings.deduplicate,
+            bucket: self.settings.bucket,
+        };
+        let late = if leaf.recount {
+            self.settings.late
+        } else {
+            Duration::ZERO
+        };
+        sql::statement(leaf, &table, &conditions(layout, leaf.window, late))
+    }
+
+    /// What tells one start from another: the same token with other parameters is an error.
+    fn request_token(&self, statement: &str, token: &str) -> String {
+        let settings = &self.settings;
+        let output = settings.output_location.as_deref().unwrap_or_default();
+        let parameters = [statement, &settings.workgroup, output].join("\n");
+        format!("{token}-{:032x}", xxh3_128(parameters.as_bytes()))
+    }
+
+    async fn execution(&self, id: &str) -> Result<QueryExecution, SourceError> {
+        let request = self.client.get_query_execution().query_execution_id(id);
+        let failed = |error| aws::failed(&self.observer, "GetQueryExecution", error);
+        let answer = request.send().await.map_err(failed)?;
+        let nothing = || SourceError::new(Reason::BadAnswer, "GetQueryExecution told nothing");
+        answer.query_execution.ok_or_else(nothing)
+    }
+
+    /// Reads all pages of a query that has succeeded.
+    async fn answer(&self, id: &str, leaf: &Leaf) -> Result<Answer, SourceError> {
+        let mut reader = Reader::new(leaf);
+        let mut names: Vec<String> = Vec::new();
+        let mut next = None;
+        loop {
+            self.quota.poll().await;
+            let first = next.is_none();
+            let page = self.page(id, next).await?;
+            let set = page.result_set();
+            if let Some(columns) = set.and_then(|set| set.result_set_metadata()) {
+                let columns = columns.column_info().iter();
+                names = columns
+                    .map(|column| column.name().to_ascii_lowercase())
+                    .collect();
+            }
+            let rows = set.map_or(&[][..], |set| set.rows());
+            // The first row has the names of the columns (AWS shows it in examples alone, so it may be missing).
+            let header = first && rows.first().is_some_and(|row| is_header(row, &names));
+            for row in rows.iter().skip(usize::from(header)) {
+                reader.read(|name| {
+                    let place = names.iter().position(|column| column == name)?;
+                    row.data().get(place)?.var_char_value()
+                })?;
+            }
+            let truncated = reader.len() >= self.settings.most_rows;
+            next = page
+                .next_token()
+                .filter(|token| !token.is_empty())
+                .map(str::to_owned);
+            if truncated || next.is_none() {
+                return Ok(Answer {
+                    rows: reader.rows(),
+                    truncated,
+                });
+            }
+            if rows.is_empty() {
+                return Err(SourceError::new(Reason::BadAnswer, "the pages have no end"));
+            }
+        }
+    }
+
+    async fn page(
+        &self,
+        id: &str,
+        token: Option<String>,
+    ) -> Result<GetQueryResultsOutput, SourceError> {
+        let request = self.client.get_query_results().query_execution_id(id);
+        let request = request
+            .max_results(i32::try_from(self.settings.page).unwrap_or(i32::MAX))
+            .set_next_token(token);
+        let failed = |error| aws::failed(&self.observer, "GetQueryResults", error);
+        request.send().await.map_err(failed)
+    }
+
+    /// What became of a query that ended without an answer.
+    fn ended_badly(&self, query: &QueryExecution, cancelled: bool) -> End {
+        let status = query.status();
+        let message = status.and_then(|status| status.state_change_reason());
+        let error = status.and_then(|status| status.athena_error());
+        let message = message.or_else(|| error.and_then(|error| error.error_message()));
+        let message = message.unwrap_or("AWS tells no reason");
+        let failed = |reason| {
+            let message = format!("the query failed at AWS: {message}");
+            SourceError::new(reason, message)
+        };
+        match cancelled {
+            // The workgroup's limit of bytes a query: parts of a day scan the same bytes again.
+            true if message.contains("Bytes scanned limit") => {
+                End::Failed(failed(Reason::TooLarge))
+            }
+            true => End::Stopped,
+            false if self.key_exchange.refused(message) => End::Reworded,
+            false if sql::too_much(message) => End::TooMuch(failed(Reason::Timeout)),
+            false if error.is_some_and(|error| error.retryable()) => {
+                End::Failed(failed(Reason::Connection))
+            }
+            false
+                if message.contains("TABLE_NOT_FOUND") || message.contains("SCHEMA_NOT_FOUND") =>
+            {
+                End::Failed(failed(Reason::NotFound))
+            }
+            false if message.contains("Access Denied") || message.contains("permission") => {
+                End::Failed(failed(Reason::AccessDenied))
+            }
+            false => End::Failed(failed(Reason::Rejected)),
+        }
+    }
+}
+
+impl Engine for Athena {
+    async fn greet(&self) -> Result<(), SourceError> {
+        self.observer.forget_clock();
+        let request = self
+            .client
+            .get_work_group()
+            .work_group(&self.settings.workgroup);
+        match request.send().await {
+            // Any answer tells the time, a refusal too: the policy need not allow this.
+            _ if self.observer.ahead().is_some() => Ok(()),
+            Ok(_) => Err(SourceError::new(
+                Reason::BadAnswer,
+                "an answer of AWS has no Date",
+            )),
+            Err(error) => Err(aws::failed(&self.observer, "GetWorkGroup", error)),
+        }
+    }
+
+    async fn start(&self, leaf: &Leaf, token: &str) -> Result<Started, SourceError> {
+        let settings = &self.settings;
+        let statement = self.statement(leaf);
+        let output = settings.output_location.as_ref();
+        let output = output.map(|at| ResultConfiguration::builder().output_location(at).build());
+        let context = QueryExecutionContext::builder()
+            .catalog(&settings.catalog)
+            .database(&settings.database)
+            .build();
+        let request = self
+            .client
+            .start_query_execution()
+            .client_request_token(self.request_token(&statement, token))
+            .query_string(statement)
+            .query_execution_context(context)
+            .work_group(&settings.workgroup)
+            .set_result_configuration(output);
+        let answer = request.send().await.map_err(|error| {
+            let busy = error.as_service_error().and_then(|error| match error {
+                aws_sdk_athena::operation::start_query_execution::StartQueryExecutionError::TooManyRequestsException(
+                    error,
+                ) => error.reason(),
+                _ => None,
+            });
+            match busy {
+                Some(ThrottleReason::ConcurrentQueryLimitExceeded) => aws::failed_because(
+                    &self.observer,
+                    "StartQueryExecution",
+                    error,
+                    Reason::ConcurrencyLimit,
+                ),
+                _ => aws::failed(&self.observer, "StartQueryExecution", error),
+            }
+        })?;
+        match answer.query_execution_id {
+            Some(id) if !id.is_empty() => Ok(Started::Query(id)),
+            _ => Err(SourceError::new(
+                Reason::BadAnswer,
+                "StartQueryExecution told no query id",
+            )),
+        }
+    }
+
+    async fn look(&self, id: &str, leaf: &Leaf) -> Result<Look, SourceError> {
+        let query = match self.execution(id).await {
+            // The query is older than AWS keeps its history, or was never known.
+            Err(error) if matches!(error.reason, Reason::NotFound | Reason::Rejected) => {
+                return Ok(Look::unknown(error));
+            }
+            answer => answer?,
+        };
+        let state = query.status().and_then(|status| status.state());
+        let end = match state {
+            Some(QueryExecutionState::Succeeded) => End::Complete(self.answer(id, leaf).await?),
+            Some(QueryExecutionState::Cancelled) => self.ended_badly(&query, true),
+            Some(QueryExecutionState::Failed) => self.ended_badly(&query, false),
+            // One that runs may wait again: RUNNING goes back to QUEUED.
+            _ => return Ok(Look::Running),
+        };
+        let statistics = query.statistics();
+        let bytes = statistics.and_then(|statistics| statistics.data_scanned_in_bytes());
+        let bytes = bytes
+            .and_then(|bytes| u64::try_from(bytes).ok())
+            .unwrap_or(0);
+        let scanned = Scanned {
+            bytes,
+            // What fails is not billed, as those quote it who write of AWS's prices.
+            billed_bytes: match state {
+                Some(QueryExecutionState::Failed) => 0,
+                _ => bytes.max(LEAST_BILLED),
+            },
+            // Athena does not tell them.
+            records: 0,
+        };
+        Ok(Look::Ended(end, scanned))
+    }
+
+    async fn stop(&self, id: &str) -> Result<(), SourceError> {
+        let request = self.client.stop_query_execution().query_execution_id(id);
+        let failed = |error| aws::failed(&self.observer, "StopQueryExecution", error);
+        request.send().await.map(drop).map_err(failed)
+    }
+
+    fn requests(&self) -> Requests {
+        self.observer.take()
+    }
+
+    fn tell(&self, now: Timestamp) {
+        self.observer.tell(now);
+    }
+
+    fn ahead(&self) -> Option<i64> {
+        self.observer.ahead()
+    }
+}
+
+fn is_header(row: &Row, names: &[String]) -> bool {
+    let cells = row.data().iter().map(|cell| cell.var_char_value());
+    let cells = cells.map(|cell| cell.unwrap_or_default().to_ascii_lowercase());
+    cells.eq(names.iter().cloned())
+}
+
+/// What bounds the time of a window, and the partitions that can hold it: of the days of its calls, and the day
+/// after (or more, for those that come `late`), on which the last of them were delivered. It says nothing of now, so
+/// that a start can be repeated.
+fn conditions(layout: Layout, window: Window, late: Duration) -> String {
+    let Window { from, to } = window;
+    let time = format!("eventTime >= '{from}' AND eventTime < '{to}'");
+    let mut days = Vec::new();
+    let mut day = from.floor(DAY);
+    while day < to.plus(DAY + late) {
+        days.push(day.to_string().chars().take(10).collect::<String>());
+        day = day.plus(DAY);
+    }
+    match layout {
+        Layout::Timestamp => {
+            let days: Vec<String> = days
+                .iter()
+                .map(|day| quoted(&day.replace('-', "/")))
+                .collect();
+            format!("\"timestamp\" IN ({})\n  AND {time}", days.join(", "))
+        }
+        Layout::YearMonthDay => {
+            let parts = days.iter().filter_map(|day| {
+                let (year, rest) = day.split_once('-')?;
+                let (month, day) = rest.split_once('-')?;
+                Some(format!(
+                    "(year = '{year}' AND month = '{month}' AND day = '{day}')"
+                ))
+            });
+            let parts: Vec<String> = parts.collect();
+            format!("({})\n  AND {time}", parts.join(" OR "))
+        }
+        Layout::Lake => {
+            let (from, to) = (sql::timestamp(from), sql::timestamp(to));
+            let calls = sql::CALLS_OF_LAKE;
+            format!("eventTime >= {from} AND eventTime < {to}\n  AND {calls}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(from: &str, to: &str) -> Window {
+        let time = |text| Timestamp::parse(text).unwrap();
+        Window {
+            from: time(from),
+            to: time(to),
+        }
+    }
+
+    #[test]
+    fn only_the_days_that_can_hold_a_window_are_read() {
+        let day = window("2026-06-01T00:00:00Z", "2026-06-02T00:00:00Z");
+        let time = "eventTime >= '2026-06-01T00:00:00Z' AND eventTime < '2026-06-02T00:00:00Z'";
+        assert_eq!(
+            conditions(Layout::Timestamp, day, Duration::ZERO),
+            format!("\"timestamp\" IN ('2026/06/01', '2026/06/02')\n  AND {time}")
+        );
+        assert_eq!(
+            conditions(Layout::YearMonthDay, day, Duration::ZERO),
+            format!(
+                "((year = '2026' AND month = '06' AND day = '01') OR (year = '2026' AND month = '06' AND day = '02'))\n  \
+                 AND {time}"
+            )
+        );
+        assert_eq!(
+            conditions(Layout::Lake, day, Duration::ZERO),
+            "eventTime >= timestamp '2026-06-01 00:00:00' AND eventTime < timestamp '2026-06-02 00:00:00'\n  \
+             AND coalesce(eventCategory, '') NOT IN ('Insight', 'NetworkActivity')"
+        );
+        let evening = window("2026-12-31T23:59:59Z", "2027-01-01T00:00:01Z");
+        let days = |late| {
+            let conditions = conditions(Layout::Timestamp, evening, late);
+            conditions.split_once('\n').unwrap().0.to_owned()
+        };
+        let three = "\"timestamp\" IN ('2026/12/31', '2027/01/01', '2027/01/02')";
+        assert_eq!(days(Duration::ZERO), three);
+        assert_eq!(days(DAY), three.replace(')', ", '2027/01/03')"));
+    }
+}

@@ -1,0 +1,30 @@
+//! What the sources that read records themselves have in common: a record's key and its id.
+
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::call::{CallKey, Name};
+use crate::record::Record;
+
+/// An event id: a UUID's 16 bytes, or a hash where a record's id is none.
+pub(super) type EventId = u128;
+
+/// The id of a record; `None` for records older than event ids.
+pub(super) fn event_id(record: &Record<'_>) -> Option<EventId> {
+    let id = record.event_id.as_ref();
+    let number = || Uuid::try_parse(id).map_or_else(|_| xxh3_128(id.as_bytes()), |id| id.as_u128());
+    (!id.is_empty()).then(number)
+}
+
+/// What a record is counted by.
+pub(super) fn call(record: &Record<'_>) -> CallKey {
+    CallKey {
+        aws_service: Name::new(CallKey::service_of(&record.event_source)),
+        event_name: Name::new(&record.event_name),
+        tls_version: record.tls_version,
+        cipher_suite: Name::new(&record.cipher_suite),
+        key_exchange: record.key_exchange,
+        account_id: Name::new(&record.account_id),
+        aws_region: Name::new(&record.aws_region),
+    }
+}

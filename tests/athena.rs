@@ -1,0 +1,318 @@
+//! Athena against the double: exact over each of AWS's documented tables, no day read more often than needed, and
+//! no query paid for twice.
+
+#[path = "support/aws.rs"]
+mod aws;
+#[path = "support/programs.rs"]
+mod programs;
+#[path = "support/queries.rs"]
+mod queries;
+mod support;
+
+use aws::{FAMILIES, HOUR, MINUTE, Subject as _, both_ways, lines, truth};
+use cloudtrail_tls_exporter::aws::Quota;
+use cloudtrail_tls_exporter::source::athena::{Layout, Settings};
+use cloudtrail_tls_exporter::time::Timestamp;
+use queries::{
+    DAY, Queried, counted, failures, folders, reason, rig_over_an_hour, scanned, start_of_day,
+    tick_until_done,
+};
+use serde_json::json;
+
+type Rig = aws::Rig<Settings>;
+
+impl Queried for Settings {
+    const START: &'static str = "StartQueryExecution";
+    const POLL: &'static str = "GetQueryExecution";
+    const GREET: &'static str = "GetWorkGroup";
+    const STARTS: u32 = 3;
+    const REFUSALS: &'static [(&'static str, bool, &'static str)] = &[
+        ("TooManyRequestsException", true, "throttled"),
+        ("InvalidRequestException", false, "rejected"),
+    ];
+    const FATES: &'static [(&'static str, &'static str)] = &[
+        ("Failed", "rejected"),
+        ("retryable", "connection"),
+        ("Timeout", "timeout"),
+        ("exhausted", "timeout"),
+        ("vanish", "rejected"),
+        // Somebody stopped it: the next tick asks anew.
+        ("Cancelled", "rejected"),
+    ];
+
+    fn quota() -> Quota {
+        Quota::athena()
+    }
+
+    fn set_rows(&mut self, most_rows: usize, page: usize) {
+        (self.most_rows, self.page) = (most_rows, page);
+    }
+}
+
+laws! {
+    Settings:
+    whatever_goes_wrong_is_told_by_its_reason_and_counts_once_in_the_end,
+    a_reply_that_hangs_is_given_up_and_a_lost_start_is_not_paid_for_again_and_again,
+    a_body_that_is_cut_off_is_no_answer,
+    a_query_that_runs_for_ever_is_stopped_and_asked_for_in_halves,
+    wrong_and_expired_credentials_and_a_missing_permission_have_reasons_of_their_own,
+    a_killed_exporter_goes_on_with_the_query_that_it_stored,
+    a_kill_at_any_moment_costs_at_most_one_query_and_no_call,
+    a_shutdown_stops_the_query_and_the_next_life_asks_anew,
+    a_place_that_stops_receiving_looks_blind_and_not_clean,
+    a_clock_that_is_ten_minutes_off_loses_nothing_and_is_shown,
+    a_host_clock_that_jumps_gives_no_time_up,
+    a_second_with_too_many_rows_is_split_by_members_and_at_last_counted_as_other,
+}
+
+/// Makes the rig's table anew in another layout, with or without key exchanges.
+fn lay_out(rig: &mut Rig, layout: Layout, documented: &str, key_exchange: bool) {
+    let mut more = json!({"layout": documented, "key_exchange": key_exchange});
+    if layout == Layout::Lake {
+        (rig.setup.engine.database, rig.setup.engine.table) =
+            ("aws:cloudtrail".to_owned(), aws::STORE.to_owned());
+        more["database"] = json!("aws:cloudtrail");
+        more["table"] = json!(aws::STORE);
+    }
+    rig.setup.engine.layout = layout;
+    rig.double.table(more);
+}
+
+#[test]
+fn after_three_days_every_label_set_is_the_truth_over_each_documented_table() {
+    both_ways(|| {
+        for (layout, documented, key_exchange) in [
+            (Layout::Timestamp, "timestamp", true),
+            (Layout::Timestamp, "timestamp", false),
+            (Layout::YearMonthDay, "year_month_day", true),
+            (Layout::YearMonthDay, "organization", true),
+        ] {
+            let start = start_of_day();
+            let mut rig = Rig::new(start);
+            let Some(folders) = folders(rig.home.path(), 1000) else {
+                return;
+            };
+            lay_out(&mut rig, layout, documented, key_exchange);
+            let more = ["--event-time", "--duplicates", "0.03"];
+            let events = rig.deliver_folders(start, start.plus(3 * DAY), 6, &folders, &more);
+            rig.setup.engine.set_rows(900, 70);
+            rig.setup.query.lookback = HOUR;
+            rig.setup.query.schedule.settle = 2 * HOUR;
+            rig.setup.query.schedule.interval = DAY;
+            rig.setup.query.schedule.longest = DAY;
+            let mut life = rig.start();
+            rig.tick(&mut life).unwrap();
+            rig.run(&mut life, HOUR, start.plus(3 * DAY + 3 * HOUR));
+
+            let scrape = life.scrape();
+            let watermark = start.plus(3 * DAY);
+            let how: &[&str] = match key_exchange {
+                true => &["event"],
+                false => &["event", "unreported"],
+            };
+            let expected = truth(&events, start, watermark, watermark.minus(DAY), how);
+            assert!(expected.len() > 1000, "only {} samples", expected.len());
+            assert_eq!(lines(&scrape, &FAMILIES), expected, "{documented}");
+            let told = scrape.value("cloudtrail_tls_exporter_watermark_timestamp_seconds", &[]);
+            assert_eq!(told, Some(watermark.secs() as f64));
+            rig.double.assert_sound();
+            rig.end(life);
+        }
+    });
+}
+
+#[test]
+fn a_federated_lake_store_is_counted() {
+    both_ways(|| {
+        let start = start_of_day();
+        let mut rig = Rig::new(start.plus(HOUR));
+        lay_out(&mut rig, Layout::Lake, "lake", false);
+        let records: Vec<String> = ["TLSv1.1", "TLSv1.3", "none"]
+            .map(|version| aws::record("kms", "Decrypt", version, start.plus(20 * MINUTE)))
+            .into();
+        let place = json!({"table": format!("aws:cloudtrail.{}", aws::STORE)});
+        rig.double
+            .deliver(&place, start.plus(20 * MINUTE), &records);
+        let mut life = rig.start();
+        rig.tick(&mut life).unwrap();
+        let scrape = life.scrape();
+        for version in ["TLSv1.1", "TLSv1.3", "none"] {
+            let labels = [("tls_version", version), ("aws_service", "kms")];
+            assert_eq!(
+                scrape.value("cloudtrail_tls_calls_total", &labels),
+                Some(1.0)
+            );
+        }
+        rig.end(life);
+    });
+}
+
+#[test]
+fn a_day_is_read_once_and_once_more_for_the_evening_before() {
+    let start = start_of_day();
+    let mut rig = Rig::new(start);
+    let Some(folders) = folders(rig.home.path(), 3000) else {
+        return;
+    };
+    rig.deliver_folders(start, start.plus(4 * DAY), 60, &folders, &["--event-time"]);
+    rig.setup.query.lookback = MINUTE;
+    rig.setup.query.schedule.settle = 2 * HOUR;
+    rig.setup.query.schedule.interval = DAY;
+    rig.setup.query.schedule.longest = DAY;
+    rig.setup.price_per_gib = 1024.0;
+    let mut life = rig.start();
+    rig.tick(&mut life).unwrap();
+    rig.run(&mut life, 10 * MINUTE, start.plus(4 * DAY + 3 * HOUR));
+    let stats = rig.double.stats();
+    let held = stats["held"][0]["bytes"].as_f64().unwrap();
+    let queries = queries::queries(&stats).len();
+    let ratio = scanned(&stats) / held;
+    support::tell(&format!(
+        "athena, every day: {queries} queries for 4 days, bytes scanned / held {ratio:.2}"
+    ));
+    // The first asks for the minute before the first day; the others for a day each, two hours after its end.
+    assert_eq!(queries, 5);
+    assert!((1.0..1.2).contains(&ratio), "{ratio}");
+    let scrape = life.scrape();
+    let told = scrape.sum("cloudtrail_tls_exporter_scanned_bytes_total", &[]);
+    assert_eq!(told, scanned(&stats), "the exporter's own series");
+    // Each query is billed for 10 MiB at least: a hundredth of a GiB, less than these days hold.
+    let cost = scrape.sum("cloudtrail_tls_exporter_estimated_cost_dollars_total", &[]);
+    assert!((cost - 5.0 * 10.0).abs() < 0.01, "{cost}");
+    rig.end(life);
+}
+
+#[test]
+fn no_name_breaks_out_of_the_sql() {
+    let start = start_of_day();
+    for name in [
+        "cloudtrail logs",
+        "a\".\"b",
+        "t\" WHERE 1 = 1 -- ",
+        "select",
+        "t'x",
+    ] {
+        let mut rig = Rig::new(start.plus(HOUR));
+        rig.setup.engine.table = name.to_owned();
+        rig.double
+            .table(json!({"layout": "timestamp", "table": name}));
+        let place = json!({"table": format!("default.{name}")});
+        let record = aws::record("s3", "GetObject", "TLSv1.2", start.plus(20 * MINUTE));
+        rig.double
+            .deliver(&place, start.plus(20 * MINUTE), &[record]);
+        let mut life = rig.start();
+        rig.tick(&mut life).unwrap();
+        assert_eq!(counted(&life), 1, "{name}");
+        rig.end(life);
+    }
+}
+
+#[test]
+fn what_is_missing_at_athena_is_told_by_its_reason() {
+    let (mut rig, _) = rig_over_an_hour::<Settings>();
+    rig.setup.engine.table = "no_such_table".to_owned();
+    let mut life = rig.start();
+    // The query runs, and fails: it is told by the next look.
+    assert_eq!(reason(rig.tick(&mut life)), "not_found");
+    rig.end(life);
+
+    let (mut rig, _) = rig_over_an_hour::<Settings>();
+    rig.setup.engine.workgroup = "no_such_group".to_owned();
+    let mut life = rig.start();
+    assert_eq!(reason(rig.tick(&mut life)), "rejected");
+    rig.end(life);
+
+    let (mut rig, _) = rig_over_an_hour::<Settings>();
+    rig.setup.engine.output_location = None;
+    let mut life = rig.start();
+    assert_eq!(reason(rig.tick(&mut life)), "rejected");
+    let group = |more: &str, value: serde_json::Value| {
+        let mut group = json!({"name": "primary", "account": aws::ACCOUNT, "region": aws::REGION});
+        group[more] = value;
+        json!([group])
+    };
+    // The workgroup says where results go; or Athena keeps them.
+    rig.double.post(
+        "workgroups",
+        &group("output_location", json!("s3://elsewhere/")),
+    );
+    rig.tick(&mut life).unwrap();
+    assert_eq!(counted(&life), 180);
+    rig.end(life);
+
+    let (mut rig, _) = rig_over_an_hour::<Settings>();
+    rig.setup.engine.output_location = None;
+    rig.double
+        .post("workgroups", &group("managed", json!(true)));
+    let mut life = rig.start();
+    rig.tick(&mut life).unwrap();
+    assert_eq!(counted(&life), 180);
+    rig.end(life);
+
+    let (rig, _) = rig_over_an_hour::<Settings>();
+    rig.double
+        .post("workgroups", &group("cutoff_bytes", json!(1000)));
+    let mut life = rig.start();
+    assert_eq!(reason(rig.tick(&mut life)), "too_large");
+    rig.double
+        .post("workgroups", &group("cutoff_bytes", json!(null)));
+    assert_eq!(tick_until_done(&rig, &mut life, 3), Vec::<&str>::new());
+    assert_eq!((counted(&life), failures(&life, "too_large")), (180, 1.0));
+    rig.end(life);
+}
+
+#[test]
+fn too_many_queries_of_the_account_are_not_too_many_requests() {
+    let (rig, _) = rig_over_an_hour::<Settings>();
+    rig.double.switch(json!({"athena_concurrent_queries": 0}));
+    let mut life = rig.start();
+    assert_eq!(reason(rig.tick(&mut life)), "concurrency_limit");
+    rig.double.switch(json!({"athena_concurrent_queries": 20}));
+    rig.tick(&mut life).unwrap();
+    assert_eq!(counted(&life), 180);
+    rig.end(life);
+}
+
+#[test]
+fn many_workers_of_one_account_stay_within_its_quotas() {
+    let limits = json!({"athena_starts_per_second": 20, "athena_polls_per_second": 100,
+        "athena_results_per_second": 100, "athena_concurrent_queries": 20});
+    let stats = queries::three_workers_at_once::<Settings>(limits);
+    let peak = |operation: &str| {
+        let places = stats["peaks"][operation].as_object().unwrap().values();
+        places.map(|peak| peak.as_u64().unwrap()).max().unwrap()
+    };
+    let operations = [
+        ("athena:StartQueryExecution", 20),
+        ("athena:GetQueryExecution", 100),
+        ("athena:GetQueryResults", 100),
+    ];
+    for (operation, quota) in operations {
+        support::tell(&format!("{operation}: {} in a second", peak(operation)));
+        assert!(peak(operation) <= quota, "{stats}");
+    }
+}
+
+#[test]
+fn the_program_counts_a_table() {
+    let double = aws::Double::start();
+    Settings::make(&double);
+    let hour = Timestamp::now().minus(4 * HOUR).floor(HOUR);
+    let at = hour.plus(MINUTE);
+    let records = ["TLSv1.1", "TLSv1.2"].map(|version| aws::record("s3", "GetObject", version, at));
+    double.deliver(&Settings::place(), at, &records);
+    let toml = format!(
+        "[[sources]]\nname = \"table\"\ntype = \"athena\"\ntable = \"{}\"\n\
+         output_location = \"s3://results/\"\nlookback = \"12h\"\ninterval = \"1h\"\n",
+        aws::TABLE,
+    );
+    let scrape = double.scrape_of_the_program(&toml, "both calls", |scrape| {
+        scrape.sum("cloudtrail_tls_calls_total", &[]) >= 2.0
+    });
+    let outdated = [("aws_service", "s3"), ("source", "table")];
+    assert_eq!(
+        scrape.value("cloudtrail_tls_outdated_window_calls", &outdated),
+        Some(1.0)
+    );
+    double.assert_sound();
+}

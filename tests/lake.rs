@@ -1,0 +1,325 @@
+//! CloudTrail Lake against the double: exact whatever the engine does, late calls counted once, and what it costs.
+
+#[path = "support/aws.rs"]
+mod aws;
+#[path = "support/programs.rs"]
+mod programs;
+#[path = "support/queries.rs"]
+mod queries;
+mod support;
+
+use std::time::Duration;
+
+use aws::{FAMILIES, HOUR, MINUTE, Subject as _, both_ways, lines, switched, truth};
+use cloudtrail_tls_exporter::aws::Quota;
+use cloudtrail_tls_exporter::source::lake::{KeyExchange, Settings};
+use cloudtrail_tls_exporter::source::query::Recount;
+use cloudtrail_tls_exporter::time::Timestamp;
+use queries::{
+    DAY, Queried, counted, deliver_every_20_s, folders, reason, rig_over_an_hour, scanned,
+    start_of_day,
+};
+use serde_json::{Value, json};
+
+type Rig = aws::Rig<Settings>;
+type Life = aws::Life<Settings>;
+
+impl Queried for Settings {
+    const START: &'static str = "StartQuery";
+    const POLL: &'static str = "DescribeQuery";
+    const GREET: &'static str = "GetEventDataStore";
+    const STARTS: u32 = 1;
+    const REFUSALS: &'static [(&'static str, bool, &'static str)] = &[
+        ("MaxConcurrentQueriesException", false, "concurrency_limit"),
+        ("EventDataStoreNotFoundException", false, "not_found"),
+        ("InactiveEventDataStoreException", false, "rejected"),
+        ("InvalidQueryStatementException", false, "rejected"),
+    ];
+    const FATES: &'static [(&'static str, &'static str)] = &[
+        ("Failed", "rejected"),
+        ("Timeout", "timeout"),
+        ("exhausted", "timeout"),
+        ("vanish", "not_found"),
+        // Somebody stopped it: the next tick asks anew.
+        ("Cancelled", "rejected"),
+    ];
+
+    fn quota() -> Quota {
+        Quota::lake()
+    }
+
+    fn set_rows(&mut self, most_rows: usize, page: usize) {
+        (self.most_rows, self.page) = (most_rows, page);
+    }
+}
+
+laws! {
+    Settings:
+    whatever_goes_wrong_is_told_by_its_reason_and_counts_once_in_the_end,
+    a_reply_that_hangs_is_given_up_and_a_lost_start_is_not_paid_for_again_and_again,
+    a_body_that_is_cut_off_is_no_answer,
+    a_query_that_runs_for_ever_is_stopped_and_asked_for_in_halves,
+    wrong_and_expired_credentials_and_a_missing_permission_have_reasons_of_their_own,
+    a_killed_exporter_goes_on_with_the_query_that_it_stored,
+    a_kill_at_any_moment_costs_at_most_one_query_and_no_call,
+    a_shutdown_stops_the_query_and_the_next_life_asks_anew,
+    a_place_that_stops_receiving_looks_blind_and_not_clean,
+    a_clock_that_is_ten_minutes_off_loses_nothing_and_is_shown,
+    a_host_clock_that_jumps_gives_no_time_up,
+    a_second_with_too_many_rows_is_split_by_members_and_at_last_counted_as_other,
+}
+
+/// As by default, but sooner.
+fn recount(after: Duration) -> Recount {
+    Recount {
+        after,
+        reach: 23 * HOUR,
+        check_first: true,
+    }
+}
+
+fn late(life: &Life) -> f64 {
+    life.scrape()
+        .sum("cloudtrail_tls_exporter_late_calls_total", &[])
+}
+
+/// Whether the double's stores know key exchanges.
+fn has_key_exchange() -> bool {
+    switched("lake_key_exchange") == Some(json!("column"))
+}
+
+#[test]
+fn after_a_day_every_label_set_is_the_truth_with_duplicates_and_late_deliveries() {
+    both_ways(|| {
+        for form in [KeyExchange::Column, KeyExchange::EventJson] {
+            let start = start_of_day();
+            let mut rig = Rig::new(start);
+            let Some(folders) = folders(rig.home.path(), 1000) else {
+                return;
+            };
+            let more = ["--event-time", "--late", "0.03", "--duplicates", "0.03"];
+            let events = rig.deliver_folders(start, start.plus(DAY), 6, &folders, &more);
+            rig.setup.engine.key_exchange = form;
+            rig.setup.engine.set_rows(150, 7);
+            rig.setup.query.schedule.settle = 20 * MINUTE;
+            rig.setup.query.schedule.interval = HOUR;
+            rig.setup.query.recount = Some(recount(6 * HOUR));
+            let mut life = rig.start();
+            rig.tick(&mut life).unwrap();
+            // Late calls are counted again six hours later; so many more come into time that was not counted.
+            rig.run(&mut life, HOUR, start.plus(DAY + 8 * HOUR));
+
+            let scrape = life.scrape();
+            let watermark = start.plus(DAY + 7 * HOUR);
+            let mut how = vec!["event"];
+            if form == KeyExchange::Column && !has_key_exchange() {
+                how.push("unreported");
+            }
+            let expected = truth(&events, start, watermark, watermark.minus(DAY), &how);
+            assert!(expected.len() > 1000, "only {} samples", expected.len());
+            assert_eq!(lines(&scrape, &FAMILIES), expected);
+            let told = scrape.value("cloudtrail_tls_exporter_watermark_timestamp_seconds", &[]);
+            assert_eq!(told, Some(watermark.secs() as f64));
+            assert!(late(&life) > 20.0, "{} late calls", late(&life));
+            rig.double.assert_sound();
+            rig.end(life);
+        }
+    });
+}
+
+#[test]
+fn late_calls_are_counted_once_and_only_buckets_that_differ_are_asked_for_again() {
+    both_ways(|| {
+        let start = start_of_day();
+        let mut rig = Rig::new(start.plus(HOUR));
+        rig.setup.query.schedule.settle = 20 * MINUTE;
+        rig.setup.query.schedule.interval = 30 * MINUTE;
+        rig.setup.query.recount = Some(recount(2 * HOUR));
+        rig.setup.query.lookback = 2 * HOUR;
+        deliver_every_20_s(&rig, start, start.plus(HOUR));
+        let mut life = rig.start();
+        rig.run(&mut life, 10 * MINUTE, start.plus(2 * HOUR));
+        assert_eq!((counted(&life), late(&life)), (180, 0.0));
+        // Two calls turn up in two buckets of their hour, one of them twice; and a call that was counted, once more.
+        let record = |at| aws::record("s3", "Late", "TLSv1.1", start.plus(at));
+        let (first, second) = (record(11 * MINUTE), record(41 * MINUTE));
+        rig.deliver(start.plus(11 * MINUTE), &[first.clone(), first]);
+        rig.deliver(start.plus(41 * MINUTE), &[second]);
+        rig.end(life);
+        let mut life = rig.start();
+        let before = queries::queries(&rig.double.stats()).len();
+        rig.run(&mut life, 10 * MINUTE, start.plus(3 * HOUR + 30 * MINUTE));
+        assert_eq!((counted(&life), late(&life)), (182, 2.0));
+        let labels = [("event_name", "Late")];
+        assert_eq!(
+            life.scrape().sum("cloudtrail_tls_window_calls", &labels),
+            2.0
+        );
+        let stats = rig.double.stats();
+        let texts = queries::queries(&stats).split_off(before);
+        let texts: Vec<&str> = texts
+            .iter()
+            .map(|query| query["queryString"].as_str().unwrap())
+            .collect();
+        let bounds = |minute: u32| {
+            let at = start.plus(minute * MINUTE).to_string();
+            at.replace('T', " ").replace('Z', "")
+        };
+        for (from, to) in [(10, 15), (40, 45)] {
+            let whole = |text: &&&str| text.contains("event_name") && text.contains(&bounds(from));
+            let asked: Vec<_> = texts.iter().filter(whole).collect();
+            assert_eq!(
+                asked.len(),
+                1 + usize::from(asked.len() > 1 && !has_key_exchange()),
+                "{texts:?}"
+            );
+            assert!(asked[0].contains(&bounds(to)), "{asked:?}");
+        }
+        rig.run(&mut life, 10 * MINUTE, start.plus(6 * HOUR));
+        assert_eq!((counted(&life), late(&life)), (182, 2.0), "once");
+        rig.end(life);
+    });
+}
+
+#[test]
+fn what_a_day_scans_is_shown_in_both_ways_of_pruning() {
+    both_ways(|| {
+        let start = start_of_day();
+        let mut rig = Rig::new(start.plus(20 * MINUTE));
+        let Some(folders) = folders(rig.home.path(), 3000) else {
+            return;
+        };
+        let more = ["--event-time"];
+        rig.deliver_folders(start, start.plus(DAY), 60, &folders, &more);
+        rig.setup.query.lookback = 20 * MINUTE;
+        rig.setup.query.schedule.settle = 20 * MINUTE;
+        rig.setup.query.schedule.interval = HOUR;
+        rig.setup.query.recount = Some(recount(6 * HOUR));
+        let mut life = rig.start();
+        rig.tick(&mut life).unwrap();
+        rig.run(&mut life, 10 * MINUTE, start.plus(DAY + 8 * HOUR));
+        let stats = rig.double.stats();
+        let asked = queries::queries(&stats);
+        let (checks, counts): (Vec<_>, Vec<_>) = asked.iter().partition(|query| {
+            !query["queryString"]
+                .as_str()
+                .unwrap()
+                .contains("event_name")
+        });
+        let sum = |queries: &[&Value]| -> f64 {
+            queries
+                .iter()
+                .map(|query| query["bytesScanned"].as_f64().unwrap())
+                .sum()
+        };
+        let held = counts
+            .iter()
+            .map(|query| query["bytes_held_columns"].as_f64().unwrap())
+            .fold(0.0, f64::max);
+        let scrape = life.scrape();
+        let records = scrape.sum("cloudtrail_tls_exporter_scanned_records_total", &[]);
+        let calls = scrape.sum("cloudtrail_tls_calls_total", &[]);
+        let prunes = switched("lake_prunes").unwrap();
+        support::tell(&format!(
+            "lake, pruned by {prunes}, every hour: {} queries, bytes scanned / held {:.2}, with {} counts of records \
+             {:.2}; the exporter's own records scanned / calls {:.2}",
+            counts.len(),
+            sum(&counts) / held,
+            checks.len(),
+            scanned(&stats) / held,
+            records / calls,
+        ));
+        let told = scrape.sum("cloudtrail_tls_exporter_scanned_bytes_total", &[]);
+        assert_eq!(told, scanned(&stats), "the exporter's own series");
+        if prunes == "time" {
+            assert!((0.99..1.01).contains(&(sum(&counts) / held)), "{stats}");
+        }
+        assert!(sum(&checks) < sum(&counts) / 2.0, "a check costs less");
+        rig.end(life);
+    });
+}
+
+#[test]
+fn many_workers_of_one_account_stay_within_its_quotas() {
+    let limits = json!({"lake_starts_per_second": 3, "lake_describes_per_second": 10,
+        "lake_results_per_second": 10, "lake_stores_per_second": 10, "lake_concurrent_queries": 10,
+        "lake_key_exchange": "column"});
+    let stats = queries::three_workers_at_once::<Settings>(limits);
+    let peak = |operation: &str| {
+        let places = stats["peaks"][operation].as_object().unwrap().values();
+        places.map(|peak| peak.as_u64().unwrap()).max().unwrap()
+    };
+    let operations = [
+        ("cloudtrail:StartQuery", 3),
+        ("cloudtrail:DescribeQuery", 10),
+        ("cloudtrail:GetQueryResults", 10),
+    ];
+    for (operation, quota) in operations {
+        support::tell(&format!("{operation}: {} in a second", peak(operation)));
+        assert!(peak(operation) <= quota, "{stats}");
+    }
+}
+
+#[test]
+fn a_delegated_administrator_names_the_owner_of_the_store() {
+    let (mut rig, _) = rig_over_an_hour::<Settings>();
+    let key = "AKIADELEGATE";
+    rig.double.post(
+        "credentials",
+        &json!([{"access_key": key, "secret": aws::SECRET, "account": "444455556666",
+            "delegates_for": [aws::ACCOUNT]}]),
+    );
+    rig.setup.credentials =
+        aws_credential_types::Credentials::new(key, aws::SECRET, None, None, "test");
+    let mut life = rig.start();
+    assert_eq!(reason(rig.tick(&mut life)), "not_found");
+    rig.end(life);
+    rig.setup.engine.owner_account = Some(aws::ACCOUNT.to_owned());
+    let mut life = rig.start();
+    rig.tick(&mut life).unwrap();
+    assert_eq!(counted(&life), 180);
+    rig.end(life);
+}
+
+#[test]
+fn without_deduplication_each_record_counts() {
+    for (deduplicate, calls) in [(true, 1), (false, 2)] {
+        let start = start_of_day();
+        let mut rig = Rig::new(start.plus(HOUR));
+        rig.setup.engine.deduplicate = deduplicate;
+        let record = aws::record("s3", "GetObject", "TLSv1.2", start.plus(20 * MINUTE));
+        rig.deliver(start.plus(20 * MINUTE), &[record.clone(), record]);
+        let mut life = rig.start();
+        rig.tick(&mut life).unwrap();
+        assert_eq!(counted(&life), calls);
+        rig.end(life);
+    }
+}
+
+#[test]
+fn the_program_counts_a_store() {
+    let double = aws::Double::start();
+    Settings::make(&double);
+    double.switch(json!({"lake_starts_per_second": 100}));
+    let hour = Timestamp::now().minus(HOUR).floor(5 * MINUTE);
+    let at = hour.plus(MINUTE);
+    let records = ["TLSv1.1", "TLSv1.2"].map(|version| aws::record("s3", "GetObject", version, at));
+    double.deliver(&Settings::place(), at, &records);
+    let toml = format!(
+        "[[sources]]\nname = \"store\"\ntype = \"lake\"\n\
+         event_data_store = \"arn:aws:cloudtrail:{}:{}:eventdatastore/{}\"\nlookback = \"2h\"\ninterval = \"5m\"\n",
+        aws::REGION,
+        aws::ACCOUNT,
+        aws::STORE,
+    );
+    let scrape = double.scrape_of_the_program(&toml, "both calls", |scrape| {
+        scrape.sum("cloudtrail_tls_calls_total", &[]) >= 2.0
+    });
+    let outdated = [("aws_service", "s3"), ("source", "store")];
+    assert_eq!(
+        scrape.value("cloudtrail_tls_outdated_window_calls", &outdated),
+        Some(1.0)
+    );
+    assert!(scrape.sum("cloudtrail_tls_exporter_estimated_cost_dollars_total", &[]) > 0.0);
+    double.assert_sound();
+}
