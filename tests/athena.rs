@@ -277,7 +277,7 @@ fn too_many_queries_of_the_account_are_not_too_many_requests() {
 fn many_workers_of_one_account_stay_within_its_quotas() {
     let limits = json!({"athena_starts_per_second": 20, "athena_polls_per_second": 100,
         "athena_results_per_second": 100, "athena_concurrent_queries": 20});
-    let stats = queries::three_workers_at_once::<Settings>(limits);
+    let stats = queries::three_workers_at_once::<Settings>(limits, 12);
     let peak = |operation: &str| {
         let places = stats["peaks"][operation].as_object().unwrap().values();
         places.map(|peak| peak.as_u64().unwrap()).max().unwrap()

@@ -244,7 +244,7 @@ fn many_workers_of_one_account_stay_within_its_quotas() {
     let limits = json!({"lake_starts_per_second": 3, "lake_describes_per_second": 10,
         "lake_results_per_second": 10, "lake_stores_per_second": 10, "lake_concurrent_queries": 10,
         "lake_key_exchange": "column"});
-    let stats = queries::three_workers_at_once::<Settings>(limits);
+    let stats = queries::three_workers_at_once::<Settings>(limits, 80);
     let peak = |operation: &str| {
         let places = stats["peaks"][operation].as_object().unwrap().values();
         places.map(|peak| peak.as_u64().unwrap()).max().unwrap()

@@ -154,6 +154,7 @@ fn many_workers_of_one_account_stay_within_its_quotas() {
     let stats = queries::three_workers_at_once::<Settings>(
         json!({"starts_per_second": 10, "polls_per_second": 10, "describes_per_second": 10,
         "concurrent_queries": 3}),
+        12,
     );
     let peak = |name: &str| {
         let places = stats[name].as_object().unwrap().values();

@@ -536,15 +536,15 @@ pub fn a_second_with_too_many_rows_is_split_by_members_and_at_last_counted_as_ot
     });
 }
 
-/// Three workers tick at once over two hours in small answers; the quotas are the double's `limits`. Returns the
-/// double's stats.
-pub fn three_workers_at_once<S: Queried>(limits: Value) -> Value {
+/// Three workers tick at once over two hours in answers of at most `most_rows`; the quotas are the double's `limits`.
+/// Returns the double's stats.
+pub fn three_workers_at_once<S: Queried>(limits: Value, most_rows: usize) -> Value {
     let start = start_of_day();
     let mut rig = Rig::<S>::new(start.plus(2 * HOUR));
     deliver_every_20_s(&rig, start, start.plus(2 * HOUR));
     rig.double.switch(limits);
     rig.setup.query.lookback = 2 * HOUR;
-    rig.setup.engine.set_rows(12, 1000);
+    rig.setup.engine.set_rows(most_rows, 1000);
     rig.setup.quota = Arc::new(S::quota());
     let life = rig.start();
     let mut workers: Vec<_> = ["first", "second", "third"]
