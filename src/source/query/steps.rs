@@ -156,3 +156,68 @@ pub(super) fn advance(batch: &mut Batch, leaf: &Leaf, rest: &[Leaf], progress: &
         batch.covered = Some(Window { from, to });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Progress as _;
+
+    const BUCKET: Duration = Duration::from_secs(60);
+
+    fn time(minute: i64) -> Timestamp {
+        Timestamp::from_secs(minute * 60)
+    }
+
+    fn window(from: i64, to: i64) -> Window {
+        Window {
+            from: time(from),
+            to: time(to),
+        }
+    }
+
+    /// Progress of which the buckets at these minutes had so many records.
+    fn progress(records: &[(i64, u64)]) -> QueryProgress {
+        let mut progress = QueryProgress::default();
+        for (minute, records) in records {
+            progress
+                .apply(&progress::put_records(time(*minute), *records))
+                .unwrap();
+        }
+        progress
+    }
+
+    #[test]
+    fn buckets_that_differ_are_asked_for_again_and_all_are_forgotten() {
+        // Bucket 0 lies before, 1 is the same, 2 and 3 have more, 4 has fewer, 5 is new, 6 is gone, 9 lies behind.
+        let counted = [(0, 1), (1, 5), (2, 5), (3, 5), (4, 5), (6, 5), (9, 5)];
+        let now = [(1, 5), (2, 6), (3, 7), (4, 4), (5, 1)].map(|(at, records)| (time(at), records));
+        let mut progress = progress(&counted);
+        let check = Leaf::check(window(1, 8));
+        let batch = checked(&check, &[], &progress, &now, BUCKET);
+        assert_eq!((batch.counts.calls(), batch.covered), (0, None));
+        for change in &batch.progress {
+            progress.apply(change).unwrap();
+        }
+        assert_eq!(progress.leaves, [Leaf::recount(window(2, 7))]);
+        assert_eq!(progress.recounted, Some(time(8)));
+        assert_eq!(progress.records, BTreeMap::from([(time(9), 5)]));
+    }
+
+    #[test]
+    fn buckets_apart_are_leaves_of_their_own_the_oldest_next() {
+        let now = [(1, 5), (2, 6), (3, 5), (5, 6)].map(|(at, records)| (time(at), records));
+        let progress = progress(&[(1, 4), (2, 6), (3, 5), (5, 5)]);
+        let batch = checked(&Leaf::check(window(1, 6)), &[], &progress, &now, BUCKET);
+        let leaves = [Leaf::recount(window(5, 6)), Leaf::recount(window(1, 2))];
+        assert!(batch.progress.contains(&progress::put_leaves(&leaves)));
+    }
+
+    #[test]
+    fn what_is_counted_again_bucket_by_bucket_does_not_move_back() {
+        let mut progress = QueryProgress::default();
+        progress.apply(&progress::put_recounted(time(8))).unwrap();
+        let mut batch = Batch::default();
+        advance(&mut batch, &Leaf::recount(window(2, 3)), &[], &progress);
+        assert_eq!(batch, Batch::default());
+    }
+}
