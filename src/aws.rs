@@ -5,17 +5,21 @@ mod errors;
 mod observer;
 mod quota;
 
+use std::error::Error;
 use std::time::Duration;
 
 pub use aws_config::SdkConfig;
 use aws_config::{BehaviorVersion, Region};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 
-use crate::time::Timestamp;
+use crate::source::{Reason, SourceError};
 
 pub(crate) use self::errors::{failed, failed_because};
-pub(crate) use self::observer::Observer;
+pub use self::observer::Observer;
 pub use self::quota::{Quota, Quotas};
 
 /// One attempt may take this long; the SDK retries as its standard mode does.
@@ -62,11 +66,25 @@ impl Access {
     }
 }
 
-/// The earlier of the host's clock and AWS's, which the host's is `ahead` of.
-pub(crate) fn trusted(now: Timestamp, ahead: Option<i64>) -> Timestamp {
-    now.minus(Duration::from_secs(
-        u64::try_from(ahead.unwrap_or_default()).unwrap_or(0),
-    ))
+/// Sends a request that asks for as little as possible, so that AWS's clock is known. Any answer tells it, a refusal
+/// too: the policy need not allow the operation.
+pub(crate) async fn greeted<T, E>(
+    observer: &Observer,
+    operation: &'static str,
+    request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+) -> Result<(), SourceError>
+where
+    E: Error + ProvideErrorMetadata + Send + Sync + 'static,
+{
+    observer.forget_clock();
+    match request.await {
+        _ if observer.ahead().is_some() => Ok(()),
+        Ok(_) => Err(SourceError::new(
+            Reason::BadAnswer,
+            "an answer of AWS has no Date",
+        )),
+        Err(error) => Err(failed(observer, operation, error)),
+    }
 }
 
 /// For requests that start something which AWS bills: it must not be started twice because an answer was lost.

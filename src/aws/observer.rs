@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
@@ -20,7 +20,7 @@ use crate::time::Timestamp;
 
 /// What was seen; clones share it. It is an interceptor of the clients that it watches.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Observer(Arc<Mutex<Seen>>);
+pub struct Observer(Arc<Mutex<Seen>>);
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -38,7 +38,7 @@ const GRAIN: u64 = 2;
 impl Observer {
     /// Tells the host's clock, to which AWS's is compared from now on. If it jumped since it was told last, no
     /// earlier comparison holds.
-    pub(crate) fn tell(&self, now: Timestamp) {
+    pub fn tell(&self, now: Timestamp) {
         let mut seen = self.seen();
         let expected = seen.host.map(|(told, at)| told.plus(at.elapsed()));
         let jumped = |expected: Timestamp| expected.secs().abs_diff(now.secs()) > GRAIN;
@@ -50,8 +50,14 @@ impl Observer {
 
     /// How far the host's clock is ahead of AWS's in seconds, by the newest answer; `None` before the first, and
     /// once the host's clock has jumped.
-    pub(crate) fn ahead(&self) -> Option<i64> {
+    pub fn ahead(&self) -> Option<i64> {
         self.seen().ahead
+    }
+
+    /// The earlier of the host's clock, which shows `now`, and AWS's.
+    pub fn trusted(&self, now: Timestamp) -> Timestamp {
+        let ahead = u64::try_from(self.ahead().unwrap_or_default()).unwrap_or(0);
+        now.minus(Duration::from_secs(ahead))
     }
 
     /// Forgets how the clocks compare until the next answer.
@@ -66,7 +72,7 @@ impl Observer {
     }
 
     /// What was seen since this was asked last.
-    pub(crate) fn take(&self) -> Requests {
+    pub fn take(&self) -> Requests {
         let mut seen = self.seen();
         Requests {
             sent: std::mem::take(&mut seen.sent),

@@ -22,8 +22,7 @@ use super::sql::{self, KeyExchangeMember, Reader, Table, identifier, quoted};
 pub use super::sql::{MOST_ROWS, PAGE};
 use crate::aws::{self, Access, Observer, Quota};
 use crate::batch::Scanned;
-use crate::source::{Reason, Requests, SourceError};
-use crate::time::Timestamp;
+use crate::source::{Reason, SourceError};
 use crate::window::Window;
 
 /// A query is billed for at least this much: 10 MB, as those quote it who write of AWS's prices.
@@ -228,20 +227,9 @@ impl Athena {
 
 impl Engine for Athena {
     async fn greet(&self) -> Result<(), SourceError> {
-        self.observer.forget_clock();
-        let request = self
-            .client
-            .get_work_group()
-            .work_group(&self.settings.workgroup);
-        match request.send().await {
-            // Any answer tells the time, a refusal too: the policy need not allow this.
-            _ if self.observer.ahead().is_some() => Ok(()),
-            Ok(_) => Err(SourceError::new(
-                Reason::BadAnswer,
-                "an answer of AWS has no Date",
-            )),
-            Err(error) => Err(aws::failed(&self.observer, "GetWorkGroup", error)),
-        }
+        let group = self.client.get_work_group();
+        let request = group.work_group(&self.settings.workgroup);
+        aws::greeted(&self.observer, "GetWorkGroup", request.send()).await
     }
 
     async fn start(&self, leaf: &Leaf, token: &str) -> Result<Started, SourceError> {
@@ -327,16 +315,8 @@ impl Engine for Athena {
         request.send().await.map(drop).map_err(failed)
     }
 
-    fn requests(&self) -> Requests {
-        self.observer.take()
-    }
-
-    fn tell(&self, now: Timestamp) {
-        self.observer.tell(now);
-    }
-
-    fn ahead(&self) -> Option<i64> {
-        self.observer.ahead()
+    fn observer(&self) -> &Observer {
+        &self.observer
     }
 }
 
@@ -388,6 +368,7 @@ fn conditions(layout: Layout, window: Window, late: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Timestamp;
 
     fn window(from: &str, to: &str) -> Window {
         let time = |text| Timestamp::parse(text).unwrap();

@@ -13,6 +13,7 @@ use aws_config::SdkConfig;
 use aws_sdk_cloudtrail::Client;
 use aws_sdk_cloudtrail::config::Builder;
 use aws_sdk_cloudtrail::operation::lookup_events::LookupEventsOutput;
+use aws_sdk_cloudtrail::operation::lookup_events::builders::LookupEventsFluentBuilder;
 use aws_sdk_cloudtrail::primitives::DateTime;
 use aws_sdk_cloudtrail::types::Event;
 use tracing::{debug, warn};
@@ -175,7 +176,7 @@ impl EventHistory {
         let mut keys: HashSet<Arc<CallKey>> = HashSet::new();
         let mut next = None;
         loop {
-            let page = self.page(window, self.settings.page, next).await?;
+            let page = self.page(window, next).await?;
             found.pages += 1;
             for event in page.events() {
                 take(event, window, &mut found, &mut keys)?;
@@ -194,38 +195,38 @@ impl EventHistory {
     async fn page(
         &self,
         window: Window,
-        events: usize,
         token: Option<String>,
     ) -> Result<LookupEventsOutput, SourceError> {
         self.quota.poll().await;
-        let time = |time: Timestamp| DateTime::from_secs(time.secs());
         let request = self
-            .client
-            .lookup_events()
-            .start_time(time(window.from))
-            // Both ends are inclusive, and no call has a finer time than a second.
-            .end_time(time(window.to.minus(Duration::from_secs(1))))
-            .max_results(i32::try_from(events).unwrap_or(i32::MAX))
+            .lookup(window, self.settings.page)
             .set_next_token(token);
         let failed = |error| aws::failed(&self.observer, "LookupEvents", error);
         request.send().await.map_err(failed)
     }
 
-    /// Asks for as little as possible, so that AWS's clock is known.
+    fn lookup(&self, window: Window, events: usize) -> LookupEventsFluentBuilder {
+        let time = |time: Timestamp| DateTime::from_secs(time.secs());
+        let request = self.client.lookup_events();
+        request
+            .start_time(time(window.from))
+            // Both ends are inclusive, and no call has a finer time than a second.
+            .end_time(time(window.to.minus(Duration::from_secs(1))))
+            .max_results(i32::try_from(events).unwrap_or(i32::MAX))
+    }
+
     async fn greet(&self, now: Timestamp) -> Result<(), SourceError> {
-        self.observer.forget_clock();
+        self.quota.poll().await;
         let window = Window {
             from: now.minus(Duration::from_secs(1)),
             to: now,
         };
-        match self.page(window, 1, None).await {
-            _ if self.observer.ahead().is_some() => Ok(()),
-            Ok(_) => Err(SourceError::new(
-                Reason::BadAnswer,
-                "an answer of AWS has no Date",
-            )),
-            Err(error) => Err(error),
-        }
+        aws::greeted(
+            &self.observer,
+            "LookupEvents",
+            self.lookup(window, 1).send(),
+        )
+        .await
     }
 }
 
@@ -284,7 +285,7 @@ impl Source for EventHistory {
         if self.observer.ahead().is_none() {
             self.greet(now).await?;
         }
-        let mut trusted = aws::trusted(now, self.observer.ahead());
+        let mut trusted = self.observer.trusted(now);
         let Some(watermark) = progress.watermark else {
             // Stored, as it must not move on with the clock until the first bucket is due.
             let first = trusted.minus(lookback).floor(schedule.bucket);
@@ -296,7 +297,7 @@ impl Source for EventHistory {
         if watermark < trusted.minus(catch_up_limit).floor(schedule.bucket) {
             // What is given up is lost: only AWS's clock of this moment tells that so much time has passed.
             self.greet(now).await?;
-            trusted = aws::trusted(now, self.observer.ahead());
+            trusted = self.observer.trusted(now);
             let oldest = trusted.minus(catch_up_limit).floor(schedule.bucket);
             if watermark < oldest {
                 return Ok(Some(given_up(watermark, oldest, progress)));

@@ -18,8 +18,7 @@ use super::sql::{self, KeyExchangeMember, Reader, Table};
 pub use super::sql::{MOST_ROWS, PAGE};
 use crate::aws::{self, Access, Observer, Quota};
 use crate::batch::Scanned;
-use crate::source::{Reason, Requests, SourceError};
-use crate::time::Timestamp;
+use crate::source::{Reason, SourceError};
 
 /// Where a store has the key exchange. AWS's page of Lake's schema names it in neither.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -169,18 +168,9 @@ impl Lake {
 
 impl Engine for Lake {
     async fn greet(&self) -> Result<(), SourceError> {
-        self.observer.forget_clock();
-        let store = &self.settings.event_data_store;
-        let request = self.client.get_event_data_store().event_data_store(store);
-        match request.send().await {
-            // Any answer tells the time, a refusal too: the policy need not allow this.
-            _ if self.observer.ahead().is_some() => Ok(()),
-            Ok(_) => Err(SourceError::new(
-                Reason::BadAnswer,
-                "an answer of AWS has no Date",
-            )),
-            Err(error) => Err(aws::failed(&self.observer, "GetEventDataStore", error)),
-        }
+        let store = self.client.get_event_data_store();
+        let request = store.event_data_store(&self.settings.event_data_store);
+        aws::greeted(&self.observer, "GetEventDataStore", request.send()).await
     }
 
     /// The API has no token.
@@ -255,16 +245,8 @@ impl Engine for Lake {
         request.send().await.map(drop).map_err(failed)
     }
 
-    fn requests(&self) -> Requests {
-        self.observer.take()
-    }
-
-    fn tell(&self, now: Timestamp) {
-        self.observer.tell(now);
-    }
-
-    fn ahead(&self) -> Option<i64> {
-        self.observer.ahead()
+    fn observer(&self) -> &Observer {
+        &self.observer
     }
 }
 

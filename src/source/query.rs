@@ -27,7 +27,7 @@ pub use self::progress::QueryProgress;
 use self::steps::{
     advance, asked, checked, not_recounted, passed, prepared, replaced, rest, without_query,
 };
-use crate::aws::{self, Quota};
+use crate::aws::{Observer, Quota};
 use crate::batch::{Batch, Scanned};
 use crate::source::{Reason, Requests, Source, SourceError};
 use crate::time::Timestamp;
@@ -60,14 +60,8 @@ pub trait Engine: Send + Sync + 'static {
     /// Stops a query; one that has ended already is no error worth telling.
     fn stop(&self, id: &str) -> impl Future<Output = Result<(), SourceError>> + Send;
 
-    /// The requests since this was called last.
-    fn requests(&self) -> Requests;
-
-    /// Tells the host's clock, to which AWS's is compared from now on.
-    fn tell(&self, now: Timestamp);
-
-    /// How far the host's clock is ahead of AWS's in seconds; `None` before AWS's first answer.
-    fn ahead(&self) -> Option<i64>;
+    /// What watches its requests.
+    fn observer(&self) -> &Observer;
 }
 
 /// What became of a start.
@@ -154,7 +148,7 @@ impl<E: Engine> QuerySource<E> {
 
     /// The earlier of the host's clock and AWS's.
     fn trusted(&self, now: Timestamp) -> Timestamp {
-        aws::trusted(now, self.engine.ahead())
+        self.engine.observer().trusted(now)
     }
 
     /// Starts the query that is due.
@@ -456,8 +450,8 @@ impl<E: Engine> Source for QuerySource<E> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        self.engine.tell(now);
-        if self.engine.ahead().is_none() {
+        self.engine.observer().tell(now);
+        if self.engine.observer().ahead().is_none() {
             self.engine.greet().await?;
         }
         match &progress.query {
@@ -471,7 +465,7 @@ impl<E: Engine> Source for QuerySource<E> {
     }
 
     fn requests(&mut self) -> Requests {
-        self.engine.requests()
+        self.engine.observer().take()
     }
 
     async fn stop(&mut self, progress: &QueryProgress) {
