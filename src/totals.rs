@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashbrown::HashMap;
 
@@ -17,6 +18,8 @@ use crate::tls::{KeyExchange, TlsVersion};
 pub struct Change {
     /// The `source` label.
     pub source: Arc<str>,
+    /// The worker's number in the store: a source may have several.
+    pub worker: i64,
     /// The worker's watermark after it.
     pub watermark: Option<Timestamp>,
     /// The keys whose numbers changed.
@@ -132,8 +135,27 @@ pub(crate) struct Entry {
 #[derive(Default)]
 pub(crate) struct SourceTotals {
     pub(crate) entries: HashMap<u32, Entry>,
-    pub(crate) runs: BTreeMap<RunKey, Run>,
+    /// The runs by what they are runs of, each by the worker that saw it.
+    runs: BTreeMap<RunKey, BTreeMap<i64, Run>>,
     pub(crate) watermark: Option<Timestamp>,
+}
+
+impl SourceTotals {
+    /// The runs that all workers saw together: two without `quiet` between them are one.
+    pub(crate) fn runs(&self, quiet: Duration) -> impl Iterator<Item = (&RunKey, Run)> {
+        self.runs.iter().filter_map(move |(key, runs)| {
+            let mut runs: Vec<Run> = runs.values().copied().collect();
+            runs.sort_unstable_by_key(|run| run.since);
+            let together = |run: Run, next: Run| match next.since < run.last.plus(quiet) {
+                true => Run {
+                    last: run.last.max(next.last),
+                    ..run
+                },
+                false => next,
+            };
+            Some((key, runs.into_iter().reduce(together)?))
+        })
+    }
 }
 
 /// All numbers that a scrape shows.
@@ -172,7 +194,13 @@ impl Totals {
             entry.last_call = entry.last_call.max(change.last_call);
             entry.last_bucket = entry.last_bucket.max(change.last_bucket);
         }
-        source.runs.extend(change.runs);
+        for (key, run) in change.runs {
+            source
+                .runs
+                .entry(key)
+                .or_default()
+                .insert(change.worker, run);
+        }
         source.watermark = source.watermark.max(change.watermark);
     }
 
@@ -226,5 +254,49 @@ fn numbered(numbers: &HashMap<Name, Text>, key: &CallKey) -> KeyTexts {
         key_exchange: key.key_exchange,
         account_id,
         aws_region,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 86_400;
+
+    #[test]
+    fn runs_of_several_workers_are_one_unless_a_quiet_period_lies_between() {
+        let run = |since: i64, last: i64, detected: i64| {
+            let day = |day| Timestamp::from_secs(day * DAY);
+            Run {
+                since: day(since),
+                last: day(last),
+                detected: day(detected),
+            }
+        };
+        let key = RunKey {
+            account_id: Name::new("111122223333"),
+            aws_service: Name::new("s3"),
+            event_name: None,
+        };
+        let mut totals = Totals::default();
+        let mut saw = |worker, run| {
+            totals.apply(Change {
+                source: "trail".into(),
+                worker,
+                watermark: None,
+                keys: Vec::new(),
+                runs: vec![(key.clone(), run)],
+                window_moved: false,
+            });
+            let (_, source) = totals.sources().next().unwrap();
+            let quiet = Duration::from_secs(7 * 86_400);
+            source.runs(quiet).next().unwrap().1
+        };
+        assert_eq!(saw(1, run(10, 12, 13)), run(10, 12, 13));
+        // Another Region, in the same days: the run is older than its own.
+        assert_eq!(saw(2, run(11, 15, 16)), run(10, 15, 13));
+        assert_eq!(saw(3, run(8, 9, 20)), run(8, 15, 20));
+        // After seven quiet days it is a new one, whoever saw it.
+        assert_eq!(saw(2, run(22, 22, 23)), run(22, 22, 23));
     }
 }

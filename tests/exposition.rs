@@ -45,6 +45,7 @@ fn calls(number: u32, tls_version: TlsVersion, cipher: &str, calls: u64, day: i6
 fn commit(publisher: &Publisher, keys: Vec<KeyChange>, day: i64) {
     publisher.change(Change {
         source: "a".into(),
+        worker: 1,
         watermark: Some(Timestamp::from_secs(day * DAY)),
         keys,
         runs: Vec::new(),

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::{Failure, with_flags};
-use crate::aws::{Access, Quota, Quotas, SdkConfig};
+use crate::aws::{Access, Place, Quota, Quotas, SdkConfig};
 use crate::cli::{Serve, Web};
 use crate::config::{self, Config, Kind};
 use crate::exposition::Publisher;
@@ -157,7 +157,7 @@ struct Parts {
 }
 
 impl Parts {
-    /// Starts the worker of a source.
+    /// Starts the workers of a source: one for each role in each Region.
     async fn start(
         &self,
         source: config::Source,
@@ -165,69 +165,70 @@ impl Parts {
     ) -> Result<(), Box<dyn Error>> {
         let config::Source {
             name,
+            access,
             interval,
             terms,
             kind,
         } = source;
-        let mut name = WorkerName {
-            source: name,
-            source_type: kind.type_name(),
-            account: String::new(),
-            region: String::new(),
-        };
         let metrics = &self.reports.metrics;
-        metrics.source_configured(&name.source, interval, terms);
-        match kind {
-            Kind::TrailFiles(settings) => {
-                let worker = self.load(name, TrailFiles::new(settings)).await?;
-                let pace = Pace::steady(interval);
-                workers.spawn(worker.on(terms).run(pace, self.stopped.clone()));
-            }
-            Kind::LogsInsights(query, settings) => {
-                let (sdk, quota) = self
-                    .aws(&mut name, &settings.access, Quota::logs_insights)
-                    .await;
-                let engine = LogsInsights::new(&sdk, settings, Arc::clone(&quota));
-                let source = QuerySource::new(engine, query, quota);
-                self.ask(name, source, terms, interval, workers).await?;
-            }
-            Kind::Lake(query, settings) => {
-                let (sdk, quota) = self.aws(&mut name, &settings.access, Quota::lake).await;
-                let engine = Lake::new(&sdk, settings, Arc::clone(&quota));
-                let source = QuerySource::new(engine, query, quota);
-                self.ask(name, source, terms, interval, workers).await?;
-            }
-            Kind::Athena(query, settings) => {
-                let (sdk, quota) = self.aws(&mut name, &settings.access, Quota::athena).await;
-                let engine = Athena::new(&sdk, settings, Arc::clone(&quota));
-                let source = QuerySource::new(engine, query, quota);
-                self.ask(name, source, terms, interval, workers).await?;
-            }
-            Kind::EventHistory(settings) => {
-                let (sdk, quota) = self
-                    .aws(&mut name, &settings.access, Quota::event_history)
-                    .await;
-                let source = EventHistory::new(&sdk, settings, quota);
-                self.ask(name, source, terms, interval, workers).await?;
+        metrics.source_configured(&name, interval, terms);
+        for place in access.places() {
+            let mut name = WorkerName {
+                source: name.clone(),
+                source_type: kind.type_name(),
+                account: place.account().to_owned(),
+                region: String::new(),
+            };
+            let at = (&access, &place);
+            match kind.clone() {
+                Kind::TrailFiles(settings) => {
+                    let worker = self.load(name, TrailFiles::new(settings)).await?;
+                    let pace = Pace::steady(interval);
+                    workers.spawn(worker.on(terms).run(pace, self.stopped.clone()));
+                }
+                Kind::LogsInsights(query, settings) => {
+                    let (sdk, quota) = self.aws(&mut name, at, Quota::logs_insights).await;
+                    let engine = LogsInsights::new(&sdk, settings, Arc::clone(&quota));
+                    let source = QuerySource::new(engine, query, quota);
+                    self.ask(name, source, terms, interval, workers).await?;
+                }
+                Kind::Lake(query, settings) => {
+                    let (sdk, quota) = self.aws(&mut name, at, Quota::lake).await;
+                    let engine = Lake::new(&sdk, settings, Arc::clone(&quota));
+                    let source = QuerySource::new(engine, query, quota);
+                    self.ask(name, source, terms, interval, workers).await?;
+                }
+                Kind::Athena(query, settings) => {
+                    let (sdk, quota) = self.aws(&mut name, at, Quota::athena).await;
+                    let engine = Athena::new(&sdk, settings, Arc::clone(&quota));
+                    let source = QuerySource::new(engine, query, quota);
+                    self.ask(name, source, terms, interval, workers).await?;
+                }
+                Kind::EventHistory(settings) => {
+                    let (sdk, quota) = self.aws(&mut name, at, Quota::event_history).await;
+                    let source = EventHistory::new(&sdk, settings, quota);
+                    self.ask(name, source, terms, interval, workers).await?;
+                }
             }
         }
         Ok(())
     }
 
-    /// The AWS configuration of a source, and the quota that it shares with others of its type. The worker is told
-    /// its Region.
+    /// The AWS configuration of a worker, and the quota that it shares with others of its type, account and Region.
+    /// The worker is told its Region.
     async fn aws(
         &self,
         name: &mut WorkerName,
-        access: &Access,
+        (access, place): (&Access, &Place),
         quota: fn() -> Quota,
     ) -> (SdkConfig, Arc<Quota>) {
-        let sdk = access.load().await;
+        let sdk = access.load(place).await;
         name.region = sdk.region().map(ToString::to_string).unwrap_or_default();
         let profile = access.profile.as_deref().unwrap_or_default();
+        let account = format!("{profile} {}", name.account);
         let quota = self
             .quotas
-            .of(name.source_type, profile, &name.region, quota);
+            .of(name.source_type, &account, &name.region, quota);
         (sdk, quota)
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use self::table::Table;
 use super::keys::{Keys, Problem};
+use crate::aws::Access;
 use crate::source::trail_files::{self, Choice};
 use crate::source::{self as of, Terms, query};
 use crate::tls::TlsVersion;
@@ -19,6 +20,8 @@ use crate::tls::TlsVersion;
 pub struct Source {
     /// The `source` label.
     pub name: String,
+    /// How it reaches AWS, and by how many workers.
+    pub access: Access,
     /// How often it is asked.
     pub interval: Duration,
     /// When its windows settle, and what its bytes cost.
@@ -103,6 +106,7 @@ pub(super) fn sources(keys: &mut Keys, shared: &Shared) -> Vec<Source> {
             "logs_insights" => sources.push(logs_insights::source(&mut table, name)),
             "trail_files" => sources.push(Source {
                 name,
+                access: Access::default(),
                 interval: table.interval("10s"),
                 terms: Terms::default(),
                 kind: Kind::TrailFiles(trail_files(&mut table)),

@@ -140,8 +140,7 @@ fn run_rows(totals: &Totals, settings: &Settings, ranks: &Ranks<'_>, spec: &RunS
                 .is_none_or(|watermark| watermark < last.plus(settings.quiet_period))
         };
         let runs = source
-            .runs
-            .iter()
+            .runs(settings.quiet_period)
             .filter(|(key, run)| key.event_name.is_some() == spec.of_calls && lasts(run.last));
         for (
             RunKey {
@@ -152,7 +151,7 @@ fn run_rows(totals: &Totals, settings: &Settings, ranks: &Ranks<'_>, spec: &RunS
             run,
         ) in runs
         {
-            let value = (spec.value)(run).secs();
+            let value = (spec.value)(&run).secs();
             match event_name {
                 None => rows.push(
                     ranks.key([name, aws_service.as_str(), account_id.as_str()]),

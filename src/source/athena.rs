@@ -20,7 +20,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::query::{Answer, End, Engine, Leaf, Look, Started};
 use super::sql::{self, KeyExchangeMember, Reader, Table, identifier, quoted};
 pub use super::sql::{MOST_ROWS, PAGE};
-use crate::aws::{self, Access, Observer, Quota};
+use crate::aws::{self, Observer, Quota};
 use crate::batch::Scanned;
 use crate::source::{Reason, SourceError};
 use crate::window::Window;
@@ -46,8 +46,6 @@ pub enum Layout {
 /// The settings of one `athena` source, beside those that all query sources share.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How AWS is reached.
-    pub access: Access,
     /// The catalog, the database in it, and the table in that.
     pub catalog: String,
     /// See `catalog`.

@@ -20,7 +20,7 @@ use tracing::{debug, warn};
 
 pub use self::progress::HistoryProgress;
 use super::records::{EventId, call, event_id};
-use crate::aws::{self, Access, Observer, Quota};
+use crate::aws::{self, Observer, Quota};
 use crate::batch::{Batch, Rejected, Scanned};
 use crate::call::{CallKey, Tally};
 use crate::record;
@@ -40,8 +40,6 @@ const MOST_PAGES: u64 = 100_000;
 /// The settings of one `event_history` source.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How AWS is reached.
-    pub access: Access,
     /// Which buckets are due.
     pub schedule: Schedule,
     /// At the first start, this much of the past is counted.

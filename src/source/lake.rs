@@ -16,7 +16,7 @@ use aws_sdk_cloudtrail::types::{QueryStatisticsForDescribeQuery, QueryStatus};
 use super::query::{Answer, End, Engine, Leaf, Look, Started};
 use super::sql::{self, KeyExchangeMember, Reader, Table};
 pub use super::sql::{MOST_ROWS, PAGE};
-use crate::aws::{self, Access, Observer, Quota};
+use crate::aws::{self, Observer, Quota};
 use crate::batch::Scanned;
 use crate::source::{Reason, SourceError};
 
@@ -33,8 +33,6 @@ pub enum KeyExchange {
 /// The settings of one `lake` source, beside those that all query sources share.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How AWS is reached.
-    pub access: Access,
     /// The event data store: its id, or an ARN that ends with it.
     pub event_data_store: String,
     /// The account that owns the store, for a delegated administrator.

@@ -17,7 +17,7 @@ use aws_sdk_cloudwatchlogs::types::{QueryStatistics, QueryStatus};
 
 pub use self::text::Form;
 use super::query::{Answer, End, Engine, Leaf, Look, Started, numbers};
-use crate::aws::{self, Access, Observer, Quota};
+use crate::aws::{self, Observer, Quota};
 use crate::batch::Scanned;
 use crate::source::{Reason, SourceError};
 use crate::tls::TlsVersion;
@@ -32,8 +32,6 @@ const DEFAULT_ROWS: usize = 10_000;
 /// The settings of one `logs_insights` source, beside those that all query sources share.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How AWS is reached.
-    pub access: Access,
     /// The log groups, by name or ARN.
     pub log_groups: Vec<String>,
     /// How records are read.

@@ -65,6 +65,7 @@ impl Db {
         }
         (self.changes)(Change {
             source: Arc::clone(&worker.source),
+            worker: id,
             watermark: worker.watermark,
             keys: changes.into_values().collect(),
             runs,

@@ -193,6 +193,7 @@ impl Db {
         }
         Ok(Change {
             source: Arc::clone(&worker.source),
+            worker: id,
             watermark: worker.watermark,
             keys: changes.into_values().collect(),
             runs: runs::load(&self.connection, id)?,

@@ -16,7 +16,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_types::timeout::TimeoutConfig;
-use cloudtrail_tls_exporter::aws::{Access, Quota};
+use cloudtrail_tls_exporter::aws::Quota;
 use cloudtrail_tls_exporter::exposition::negotiate::Format;
 use cloudtrail_tls_exporter::exposition::{self, Publisher};
 use cloudtrail_tls_exporter::metrics::Metrics;
@@ -283,7 +283,6 @@ impl Subject for logs_insights::Settings {
 
     fn settings() -> Self {
         Self {
-            access: Access::default(),
             log_groups: vec![GROUP.to_owned()],
             form: Form::Fields,
             outdated_only: false,
@@ -315,7 +314,6 @@ impl Subject for lake::Settings {
 
     fn settings() -> Self {
         Self {
-            access: Access::default(),
             event_data_store: STORE.to_owned(),
             owner_account: None,
             key_exchange: KeyExchange::Column,
@@ -348,7 +346,6 @@ impl Subject for athena::Settings {
 
     fn settings() -> Self {
         Self {
-            access: Access::default(),
             catalog: "AwsDataCatalog".to_owned(),
             database: "default".to_owned(),
             table: TABLE.to_owned(),
@@ -384,7 +381,6 @@ impl Subject for event_history::Settings {
 
     fn settings() -> Self {
         Self {
-            access: Access::default(),
             schedule: schedule(),
             lookback: HOUR,
             catch_up_limit: 7 * 24 * HOUR,

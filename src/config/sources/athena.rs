@@ -34,7 +34,6 @@ pub(super) fn source(table: &mut Table<'_>, name: String) -> Source {
         "must begin with s3://",
     );
     let settings = Settings {
-        access: table.access(),
         catalog: named(table, "catalog", Some("AwsDataCatalog")),
         database: named(table, "database", Some("default")),
         table: named(table, "table", None),
@@ -51,6 +50,7 @@ pub(super) fn source(table: &mut Table<'_>, name: String) -> Source {
     };
     Source {
         name,
+        access: table.access(),
         interval,
         terms,
         kind: Kind::Athena(query, settings),

@@ -25,7 +25,6 @@ pub(super) fn source(table: &mut Table<'_>, name: String) -> Source {
         interval,
     };
     let settings = Settings {
-        access: table.access(),
         schedule,
         lookback,
         catch_up_limit,
@@ -34,6 +33,7 @@ pub(super) fn source(table: &mut Table<'_>, name: String) -> Source {
     };
     Source {
         name,
+        access: table.access(),
         interval,
         terms: Terms {
             schedule,

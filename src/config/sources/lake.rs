@@ -36,7 +36,6 @@ pub(super) fn source(table: &mut Table<'_>, name: String) -> Source {
         ("event_json", KeyExchange::EventJson),
     ];
     let settings = Settings {
-        access: table.access(),
         event_data_store,
         owner_account,
         key_exchange: table.choice("key_exchange", &key_exchange),
@@ -47,6 +46,7 @@ pub(super) fn source(table: &mut Table<'_>, name: String) -> Source {
     };
     Source {
         name,
+        access: table.access(),
         interval,
         terms,
         kind: Kind::Lake(query, settings),

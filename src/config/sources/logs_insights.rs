@@ -46,7 +46,6 @@ pub(super) fn source(table: &mut Table<'_>, name: String) -> Source {
         "is for `scope = \"all\"`: what was counted for the control alone cannot be compared",
     );
     let settings = Settings {
-        access: table.access(),
         log_groups: log_groups(table),
         form,
         outdated_only,
@@ -57,6 +56,7 @@ pub(super) fn source(table: &mut Table<'_>, name: String) -> Source {
     };
     Source {
         name,
+        access: table.access(),
         interval,
         terms,
         kind: Kind::LogsInsights(query, settings),

@@ -1,10 +1,11 @@
 //! One `[[sources]]` table: its keys by their names in it, and those that several types share.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::super::keys::Keys;
 use super::Shared;
-use crate::aws::Access;
+use crate::aws::{Access, Role};
 use crate::source::Terms;
 use crate::source::query::{self, Recount};
 use crate::window::Schedule;
@@ -140,12 +141,67 @@ impl Table<'_> {
             "must not be set together with `use_fips` or `use_dual_stack`, which choose AWS's own endpoint",
         );
         Access {
-            region: self.optional("region"),
+            regions: self.regions(),
+            roles: self.roles(),
             profile: self.optional("profile"),
             endpoint_url,
             use_fips,
             use_dual_stack,
         }
+    }
+
+    fn regions(&mut self) -> Vec<String> {
+        let region = self.optional("region");
+        let regions = self.texts("regions");
+        self.check(
+            region.is_none() || regions.is_empty(),
+            "regions",
+            "must not be set together with `region`",
+        );
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let named = |region: &String| !region.is_empty() && region.chars().all(plain);
+        let differ: HashSet<&String> = regions.iter().collect();
+        self.check(
+            regions.iter().all(named) && differ.len() == regions.len(),
+            "regions",
+            "must be names of Regions such as `eu-west-1`, each once",
+        );
+        if regions.is_empty() {
+            return region.into_iter().collect();
+        }
+        regions
+    }
+
+    fn roles(&mut self) -> Vec<Role> {
+        let number = self.keys.tables(&self.key("roles"));
+        let mut roles: Vec<Role> = Vec::new();
+        for place in 0..number {
+            let key = format!("roles[{place}].arn");
+            let arn = self.required(&key);
+            let account = Role::account_of(&arn).map(str::to_owned);
+            self.check(
+                arn.is_empty() || account.is_some(),
+                &key,
+                "must be the ARN of a role such as `arn:aws:iam::111122223333:role/reader`",
+            );
+            let known = |role: &Role| Role::account_of(&role.arn).map(str::to_owned) == account;
+            self.check(
+                account.is_none() || !roles.iter().any(known),
+                &key,
+                "must be of another account than the roles before: its calls would count twice",
+            );
+            let external_id = self.optional(&format!("roles[{place}].external_id"));
+            // The API reference of AssumeRole has the rule.
+            let plain = |c: char| c.is_ascii_alphanumeric() || "_+=,.@:/-".contains(c);
+            let fits = |id: &str| (2..=1224).contains(&id.len()) && id.chars().all(plain);
+            self.check(
+                external_id.as_deref().is_none_or(fits),
+                &format!("roles[{place}].external_id"),
+                "must be 2 to 1224 letters, digits or `_+=,.@:/-`",
+            );
+            roles.push(Role { arn, external_id });
+        }
+        roles
     }
 
     /// The keys of every query source: how often it is asked, its terms, and its windows.

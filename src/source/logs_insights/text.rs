@@ -139,13 +139,11 @@ fn quoted(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aws::Access;
     use crate::time::Timestamp;
     use crate::window::Window;
 
     fn settings(form: Form, outdated_only: bool) -> Settings {
         Settings {
-            access: Access::default(),
             log_groups: vec!["trail".to_owned()],
             form,
             outdated_only,
