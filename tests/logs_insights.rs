@@ -303,6 +303,7 @@ fn the_program_counts_a_log_group_stops_its_query_at_the_end_and_goes_on() {
     assert_eq!(double.stats()["queries"][0]["stopped"], true);
 
     let exporter = start();
+    exporter.wait_for_ready();
     let scrape = exporter.scrape_until("both calls and an attempt", |scrape| {
         let counted = scrape.sum("cloudtrail_tls_calls_total", &[]) >= 2.0;
         let up = scrape.value("cloudtrail_tls_exporter_source_up", &[]) == Some(1.0);
