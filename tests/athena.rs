@@ -325,6 +325,23 @@ fn what_was_counted_before_is_not_counted_again_when_the_question_changes() {
 }
 
 #[test]
+fn a_table_that_loses_its_key_exchanges_counts_nothing_again() {
+    let start = start_of_day();
+    let mut rig = rig_over_days(start);
+    rig.setup.query.recount = Some(recount(6 * HOUR));
+    let mut life = rig.start();
+    rig.tick(&mut life).unwrap();
+    rig.run(&mut life, HOUR, start.plus(DAY + 3 * HOUR));
+    assert_eq!(counted(&life), 180);
+    rig.double
+        .table(json!({"layout": "timestamp", "key_exchange": false}));
+    queries::deliver_every_20_s(&rig, start, start.plus(HOUR));
+    rig.run(&mut life, HOUR, start.plus(DAY + 12 * HOUR));
+    assert_eq!((counted(&life), failures(&life, "rejected")), (180, 1.0));
+    rig.end(life);
+}
+
+#[test]
 fn no_name_breaks_out_of_the_sql() {
     let start = start_of_day();
     for name in [

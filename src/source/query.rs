@@ -137,8 +137,10 @@ pub struct QuerySource<E> {
     identity: String,
     /// Whether this process knows that the table has no key exchange.
     plain: bool,
-    /// How often in a row a window could not be counted again, or an answer not be read.
-    in_vain: u32,
+    /// How often in a row an answer could not be read.
+    unread: u32,
+    /// How often in a row a window could not be counted again.
+    not_again: u32,
     /// The query that this process was the first to start.
     own: Option<String>,
     /// How many windows of the longest length went well since one had too many rows.
@@ -160,7 +162,8 @@ impl<E: Engine> QuerySource<E> {
         Self {
             identity: format!("{:032x}", xxh3_128(format!("{asked:?}").as_bytes())),
             plain: false,
-            in_vain: 0,
+            unread: 0,
+            not_again: 0,
             engine: Arc::new(engine),
             longest: settings.schedule.longest,
             settings,

@@ -75,12 +75,12 @@ impl<E: Engine> QuerySource<E> {
 
     /// Keeps the query whose answer could not be read; one that cannot be read again and again is asked anew.
     fn not_read(&mut self, error: SourceError) -> Result<Batch, SourceError> {
-        self.in_vain += u32::from(error.reason == Reason::BadAnswer);
-        if self.in_vain < TRIES {
+        self.place = None;
+        self.unread += u32::from(error.reason == Reason::BadAnswer);
+        if self.unread < TRIES {
             return Err(error);
         }
-        self.in_vain = 0;
-        self.place = None;
+        self.unread = 0;
         self.failure = Some(error);
         Ok(Batch {
             progress: vec![progress::remove_query()],
@@ -143,11 +143,11 @@ impl<E: Engine> QuerySource<E> {
         progress: &QueryProgress,
         error: SourceError,
     ) -> Result<Batch, SourceError> {
-        self.in_vain += u32::from(leaf.recount);
-        if !leaf.recount || self.in_vain < TRIES {
+        self.not_again += u32::from(leaf.recount);
+        if !leaf.recount || self.not_again < TRIES {
             return Err(error);
         }
-        self.in_vain = 0;
+        self.not_again = 0;
         Ok(not_recounted(
             leaf,
             progress,
@@ -192,9 +192,16 @@ impl<E: Engine> QuerySource<E> {
                 }
                 checked(leaf, progress, &rows, bucket)
             }
+            (false, Rows::Calls(_)) if leaf.recount && flight.query.plain != progress.plain => {
+                let why = "the table told key exchanges then, and does not now";
+                not_recounted(leaf, progress, Reason::Rejected, why)
+            }
             (false, Rows::Calls(rows)) => self.counted(flight, progress, now, &rows)?,
         };
-        self.in_vain = 0;
+        self.unread = 0;
+        if leaf.recount {
+            self.not_again = 0;
+        }
         Ok(batch)
     }
 
