@@ -304,7 +304,8 @@ fn what_was_counted_before_is_not_counted_again_when_the_question_changes() {
     rig.double
         .table(json!({"layout": "timestamp", "key_exchange": false}));
     queries::deliver_every_20_s(&rig, start, start.plus(HOUR));
-    rig.setup.query.recount = Some(recount(6 * HOUR));
+    // After the next day was counted.
+    rig.setup.query.recount = Some(recount(30 * HOUR));
     let mut life = rig.start();
     rig.tick(&mut life).unwrap();
     rig.run(&mut life, HOUR, start.plus(DAY + 3 * HOUR));
