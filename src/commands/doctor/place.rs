@@ -153,7 +153,8 @@ fn unidentified(error: &SourceError, place: &Place) -> Check {
         (_, Reason::AccessDenied) => {
             "sts:GetCallerIdentity needs no permission: somebody denies it".to_owned()
         }
-        (_, reason) => hint(reason, "sts:GetCallerIdentity on *"),
+        _ => "no source needs it: look at the network's way to STS, and at AWS_ENDPOINT_URL_STS"
+            .to_owned(),
     };
     let failed = error.reason == Reason::Credentials;
     let verdict = if failed {
