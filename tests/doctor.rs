@@ -807,6 +807,19 @@ fn clocks_that_differ_are_told() {
 }
 
 #[test]
+fn a_clock_that_is_so_far_off_that_nothing_is_allowed_is_told_too() {
+    let rig = Rig::of_logs(json!({}));
+    rig.0.set_clock(Timestamp::now().minus(20 * MINUTE));
+    for source in [LOGS, HISTORY] {
+        let (found, _) = rig.told(source, "clock");
+        assert!(
+            found.starts_with("warning: the host's clock is 20m") || found.contains("is 19m 59s"),
+            "{found}"
+        );
+    }
+}
+
+#[test]
 fn a_query_that_never_ends_is_stopped() {
     let rig = Rig::of_logs(json!({}));
     rig.0.fault("StartQuery", 1, json!({"query": "forever"}));

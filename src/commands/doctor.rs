@@ -23,7 +23,6 @@ use super::Failure;
 use crate::aws::Place;
 use crate::cli::Doctor;
 use crate::config::{Config, Kind, Source};
-use crate::time::Timestamp;
 
 /// Looks at every source, or at one.
 pub fn run(flags: &Doctor, out: &mut dyn Write) -> Result<(), Failure> {
@@ -87,7 +86,7 @@ async fn look_at(source: &Source, place: &Place) -> Section {
     if let Kind::TrailFiles(settings) = &source.kind {
         trail_files::run(settings, &mut section).await;
     } else {
-        let aws = Aws::find(&source.access, place, Timestamp::now(), &mut section).await;
+        let aws = Aws::find(&source.access, place, &mut section).await;
         if let Some(aws) = aws {
             ask(&aws, source, &mut section).await;
         }

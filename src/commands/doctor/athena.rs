@@ -46,10 +46,10 @@ pub(super) async fn run(
     let group_arn = aws.arn("athena", &format!("workgroup/{}", settings.workgroup));
     section.push(work_group(aws, &client, settings, &group_arn).await);
     table(aws, &client, settings, section).await;
+    section.checks.extend(aws.clock());
     if section.has_failed() {
         return;
     }
-    section.push(aws.clock());
     let window = least(query, aws.now());
     let engine = Athena::new(&aws.sdk, settings.clone(), Arc::new(Quota::athena()));
     let apis = apis(&group_arn);
@@ -65,7 +65,7 @@ pub(super) async fn run(
             let read = aws.now().since(window.from.floor(DAY));
             let day = of_a_day(asked.scanned.bytes, read);
             (
-                of_all_queries(day, source, query),
+                of_all_queries(day, source.interval, query),
                 "by the files of the day so far",
             )
         }
@@ -88,8 +88,8 @@ fn least(query: &query::Settings, now: Timestamp) -> Window {
 }
 
 /// What the exporter's queries of a day read of the files of a day of so many bytes: each reads those that are there.
-fn of_all_queries(day: u64, source: &Source, query: &query::Settings) -> u64 {
-    let interval = source.interval.min(DAY).as_secs().max(1);
+fn of_all_queries(day: u64, interval: Duration, query: &query::Settings) -> u64 {
+    let interval = interval.min(DAY).as_secs().max(1);
     let queries = DAY.as_secs().div_ceil(interval);
     let settle = day / DAY.as_secs() * query.schedule.settle.as_secs();
     day.saturating_mul(queries + 1) / 2 + settle.saturating_mul(queries)
@@ -124,4 +124,61 @@ fn apis(group: &str) -> [Api; 4] {
             "athena:StopQueryExecution",
         ),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::TlsVersion;
+    use crate::window::Schedule;
+
+    fn settings(settle: Duration) -> query::Settings {
+        query::Settings {
+            schedule: Schedule {
+                bucket: Duration::from_secs(300),
+                settle,
+                longest: DAY,
+                interval: DAY,
+            },
+            lookback: DAY,
+            catch_up_limit: DAY,
+            timeout: HOUR,
+            first_pause: HOUR,
+            recount: None,
+            control: false,
+            minimum_version: TlsVersion::Tls12,
+        }
+    }
+
+    #[test]
+    fn the_least_is_an_hour_of_today_where_there_is_one() {
+        let least = |now: &str| {
+            let window = least(&settings(2 * HOUR), Timestamp::parse(now).unwrap());
+            [window.from.to_string(), window.to.to_string()]
+        };
+        assert_eq!(
+            least("2026-06-02T10:03:00Z"),
+            ["2026-06-02T07:00:00Z", "2026-06-02T08:00:00Z"]
+        );
+        // Without the evening before, whose files are another day's.
+        assert_eq!(
+            least("2026-06-02T02:31:00Z"),
+            ["2026-06-02T00:00:00Z", "2026-06-02T00:30:00Z"]
+        );
+        assert_eq!(
+            least("2026-06-02T02:04:00Z"),
+            ["2026-06-01T23:00:00Z", "2026-06-02T00:00:00Z"]
+        );
+    }
+
+    #[test]
+    fn each_query_of_a_day_reads_the_files_that_are_there() {
+        let day = 86_400;
+        let query = settings(2 * HOUR);
+        // Once whole, and two hours of the next day's.
+        assert_eq!(of_all_queries(day, DAY, &query), day + 7200);
+        // At 02:00, 03:00 … 26:00: one hour and two, two hours and two, …
+        let hours: u64 = (1..=24).map(|hour| (hour + 2) * 3600).sum();
+        assert_eq!(of_all_queries(day, HOUR, &query), hours);
+    }
 }

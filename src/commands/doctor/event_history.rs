@@ -38,13 +38,15 @@ pub(super) async fn run(
     section: &mut Section,
 ) {
     let name = "lookup_events";
-    let mut found = Found::default();
+    let (mut found, mut ahead) = (Found::default(), None);
     for reach in REACHES {
-        match timeout(PATIENCE, read(aws, settings, reach)).await {
+        let outcome = timeout(PATIENCE, read(aws, settings, reach, &mut ahead)).await;
+        match outcome {
             Ok(Ok(more)) => found = more,
             Ok(Err(error)) => {
                 let hint = hint(error.reason, "cloudtrail:LookupEvents on *");
                 section.push(Check::failed(name, chain(&error)).hint(hint));
+                section.checks.extend(ahead.map(clock));
                 return;
             }
             Err(_) => {
@@ -60,7 +62,7 @@ pub(super) async fn run(
         }
     }
     section.push(Check::ok(name, "cloudtrail:LookupEvents is allowed"));
-    section.push(clock(found.ahead));
+    section.checks.extend(ahead.map(clock));
     found
         .seen
         .check(found.window, Timestamp::now(), NOTHING, section);
@@ -76,15 +78,15 @@ pub(super) async fn run(
 struct Found {
     seen: Seen,
     window: Window,
-    /// How far the host's clock is ahead of AWS's.
-    ahead: Option<i64>,
 }
 
-/// Reads the last `reach` that has settled by the exporter's own means.
+/// Reads the last `reach` that has settled by the exporter's own means; `ahead` becomes how far the host's clock is
+/// ahead of AWS's.
 async fn read(
     aws: &Aws,
     settings: &Settings,
     reach: Option<Duration>,
+    ahead: &mut Option<i64>,
 ) -> Result<Found, SourceError> {
     let mut settings = settings.clone();
     settings.schedule.interval = settings.schedule.bucket;
@@ -102,8 +104,10 @@ async fn read(
         ..Found::default()
     };
     // AWS's clock may be behind the host's: then less has settled.
-    while let Some(batch) = source.next_batch(&progress, now).await? {
-        found.ahead = source.requests().ahead;
+    loop {
+        let batch = source.next_batch(&progress, Timestamp::now()).await;
+        *ahead = source.requests().ahead;
+        let Some(batch) = batch? else { break };
         for change in &batch.progress {
             let bad = |error| {
                 SourceError::because(Reason::Internal, "the progress is not readable", error)

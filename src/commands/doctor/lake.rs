@@ -47,10 +47,10 @@ pub(super) async fn run(
         false => aws.arn("cloudtrail", &format!("eventdatastore/{id}")),
     };
     describe(aws, settings, &arn, section).await;
+    section.checks.extend(aws.clock());
     if section.has_failed() {
         return;
     }
-    section.push(aws.clock());
     let to = aws
         .now()
         .minus(query.schedule.settle)

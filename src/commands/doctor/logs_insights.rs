@@ -30,14 +30,8 @@ const NOTHING: &str = "does the trail log, and deliver to this log group? Look a
 pub(super) fn checks(settings: &Settings) -> Vec<&'static str> {
     let index = settings.outdated_only.then_some("field_index");
     let outdated = settings.outdated_only.then_some("outdated_query");
-    let before = ["describe_log_groups", "log_group", "retention"];
-    let query = [
-        "clock",
-        "start_query",
-        "get_query_results",
-        "stop_query",
-        "query",
-    ];
+    let before = ["describe_log_groups", "log_group", "retention", "clock"];
+    let query = ["start_query", "get_query_results", "stop_query", "query"];
     let mut checks = before.to_vec();
     checks.extend(index);
     checks.extend(query);
@@ -57,13 +51,13 @@ pub(super) async fn run(
     let config = Builder::from(&aws.sdk).interceptor(aws.observer.clone());
     let client = Client::from_conf(config.build());
     let groups = describe(aws, &client, settings, section).await;
+    section.checks.extend(aws.clock());
     if section.has_failed() {
         return;
     }
     if settings.outdated_only {
         section.push(field_index(aws, &client, settings).await);
     }
-    section.push(aws.clock());
 
     let to = aws
         .now()

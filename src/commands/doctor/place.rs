@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use aws_sdk_sts::Client;
+use aws_sdk_sts::config::Builder;
+
 use super::report::{Check, Section, Verdict};
 use crate::aws::{self, Access, Observer, Place, SdkConfig};
 use crate::source::{Reason, SourceError};
@@ -21,7 +24,6 @@ pub(super) struct Aws {
     /// The account, or `*` where nobody told it.
     account: String,
     partition: String,
-    now: Timestamp,
 }
 
 impl Aws {
@@ -29,13 +31,14 @@ impl Aws {
     pub(super) async fn find(
         access: &Access,
         place: &Place,
-        now: Timestamp,
         section: &mut Section,
     ) -> Option<Self> {
         let sdk = access.load(place).await;
         let region = sdk.region().map(ToString::to_string);
         section.region.clone_from(&region);
-        let identity = identity(access, place, region.as_deref()).await;
+        let observer = Observer::default();
+        observer.tell(Timestamp::now());
+        let identity = identity(access, place, region.as_deref(), &observer).await;
         let mut usable = true;
         let mut arn = None;
         match identity {
@@ -64,14 +67,19 @@ impl Aws {
         let part = |place: usize| arn.split(':').nth(place).map(str::to_owned);
         let aws = Self {
             sdk,
+            // Clocks are compared anew: STS is another host.
             observer: Observer::default(),
             account: part(4).unwrap_or_else(|| "*".to_owned()),
             partition: part(1).unwrap_or_else(|| "aws".to_owned()),
             region,
-            now,
         };
-        aws.observer.tell(now);
-        usable.then_some(aws)
+        aws.observer.tell(Timestamp::now());
+        if !usable {
+            // A clock that is minutes off looks like wrong credentials.
+            section.checks.extend(observer.ahead().map(clock));
+            return None;
+        }
+        Some(aws)
     }
 
     /// An ARN in this account and Region.
@@ -82,20 +90,17 @@ impl Aws {
 
     /// The earlier of the host's clock and AWS's.
     pub(super) fn now(&self) -> Timestamp {
-        self.observer.trusted(self.now)
+        self.observer.trusted(Timestamp::now())
     }
 
-    /// How the host's clock compares with AWS's.
-    pub(super) fn clock(&self) -> Check {
-        clock(self.observer.ahead())
+    /// How the host's clock compares with AWS's, once an answer has told.
+    pub(super) fn clock(&self) -> Option<Check> {
+        self.observer.ahead().map(clock)
     }
 }
 
 /// How the host's clock compares with AWS's, so many seconds ahead.
-pub(super) fn clock(ahead: Option<i64>) -> Check {
-    let Some(ahead) = ahead else {
-        return Check::warning("clock", "no answer of AWS told its clock");
-    };
+pub(super) fn clock(ahead: i64) -> Check {
     let apart = humantime::format_duration(Duration::from_secs(ahead.unsigned_abs()));
     let found = match ahead {
         0 => "the host's clock is AWS's".to_owned(),
@@ -115,6 +120,7 @@ async fn identity(
     access: &Access,
     place: &Place,
     region: Option<&str>,
+    observer: &Observer,
 ) -> Result<(String, String), SourceError> {
     let access = Access {
         endpoint_url: None,
@@ -126,10 +132,9 @@ async fn identity(
         ..place.clone()
     };
     let sdk = access.load(&place).await;
-    let observer = Observer::default();
-    let answer = aws_sdk_sts::Client::new(&sdk).get_caller_identity().send();
-    let answer = answer.await;
-    let answer = answer.map_err(|error| aws::failed(&observer, "GetCallerIdentity", error))?;
+    let config = Builder::from(&sdk).interceptor(observer.clone()).build();
+    let answer = Client::from_conf(config).get_caller_identity().send().await;
+    let answer = answer.map_err(|error| aws::failed(observer, "GetCallerIdentity", error))?;
     match (answer.arn, answer.account) {
         (Some(arn), Some(account)) => Ok((arn, account)),
         _ => {

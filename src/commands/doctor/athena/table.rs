@@ -78,7 +78,7 @@ fn results(group: &WorkGroup, settings: &Settings) -> Check {
             .hint("leave `output_location` out: AWS refuses both")
     } else if managed {
         Check::ok(name, format!("{called} keeps results itself{limit}"))
-    } else if let (true, Some(own)) = (enforced && asked.is_some_and(|it| Some(it) != own), own) {
+    } else if let (true, Some(own), Some(_)) = (enforced, own, asked.filter(|it| !same(it, own))) {
         Check::warning(
             name,
             format!("{called} enforces that results go to {own}{limit}"),
@@ -95,6 +95,10 @@ fn results(group: &WorkGroup, settings: &Settings) -> Check {
         .fact("enforced", enforced)
         .fact("managed", managed)
         .fact("cutoff_bytes", cutoff)
+}
+
+fn same(asked: &str, own: Option<&str>) -> bool {
+    own.is_some_and(|own| own.trim_end_matches('/') == asked.trim_end_matches('/'))
 }
 
 pub(super) async fn table(aws: &Aws, client: &Client, settings: &Settings, section: &mut Section) {

@@ -1,7 +1,7 @@
 //! The log groups as AWS describes them: their class, their retention and their field index.
 
 use aws_sdk_cloudwatchlogs::Client;
-use aws_sdk_cloudwatchlogs::types::{LogGroup, LogGroupClass};
+use aws_sdk_cloudwatchlogs::types::{FieldIndex, IndexCategory, LogGroup, LogGroupClass};
 
 use super::super::place::{Aws, hint};
 use super::super::report::{Check, Section, size};
@@ -143,17 +143,28 @@ pub(super) async fn field_index(aws: &Aws, client: &Client, settings: &Settings)
             return refused(name, &error, allow);
         }
     };
-    let indexes = answer.field_indexes().iter();
-    let of_field = indexes.filter(|index| index.field_index_name() == Some(FIELD));
-    let times: Vec<Option<i64>> = of_field.map(|index| index.first_event_time()).collect();
-    let (has, of) = (times.len(), settings.log_groups.len());
+    // What was indexed once and is no more is told as well.
+    let active = |index: &&FieldIndex| {
+        let category = index.index_category().map(IndexCategory::as_str);
+        index.field_index_name() == Some(FIELD) && category != Some("INACTIVE")
+    };
+    let indexes: Vec<&FieldIndex> = answer.field_indexes().iter().filter(active).collect();
+    let of = settings.log_groups.len();
+    // A policy of the whole account names no log group.
+    let of_account = indexes
+        .iter()
+        .any(|index| index.log_group_identifier().is_none());
+    let has = if of_account { of } else { indexes.len() };
     let check = if has < of {
         Check::warning(name, format!("{FIELD} is indexed in {has} of {of} log groups")).hint(format!(
             "without it every byte is scanned and billed for `scope = \"outdated\"`: logs:PutIndexPolicy with \
              {{\"Fields\": [\"{FIELD}\"]}} (AWS: \"Create field indexes to improve query performance\")"
         ))
     } else {
-        let first = times.into_iter().flatten().max();
+        let first = indexes
+            .iter()
+            .filter_map(|index| index.first_event_time())
+            .max();
         let since = match first {
             Some(ms) => format!(", from {} on", Timestamp::from_secs(ms / 1000)),
             None => String::new(),
