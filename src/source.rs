@@ -176,6 +176,8 @@ impl Reason {
 pub struct SourceError {
     /// The `reason` label.
     pub reason: Reason,
+    /// Whether AWS bills for what failed: the same again is paid for again.
+    pub paid: bool,
     message: String,
     #[source]
     cause: Option<Box<dyn Error + Send + Sync>>,
@@ -186,6 +188,7 @@ impl SourceError {
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             reason,
+            paid: false,
             message: message.into(),
             cause: None,
         }
@@ -199,6 +202,7 @@ impl SourceError {
     ) -> Self {
         Self {
             reason,
+            paid: false,
             message: message.into(),
             cause: Some(Box::new(cause)),
         }

@@ -31,6 +31,8 @@ pub struct Reports {
 pub struct Pace {
     every: Duration,
     longest_retry: Duration,
+    /// After a failure that is billed.
+    paid_retry: Duration,
 }
 
 impl Pace {
@@ -39,26 +41,34 @@ impl Pace {
         Self {
             every,
             longest_retry: every,
+            paid_retry: every,
         }
     }
 
     /// For a source whose windows end at multiples of `interval`: looks each minute for what is due, which costs
-    /// nothing. After failures in a row it waits a minute, two, four and so on, but not much of the interval.
+    /// nothing. After failures in a row it waits a minute, two, four and so on, but not much of the interval; after
+    /// one that is billed, the whole of it.
     pub fn of_windows(interval: Duration) -> Self {
         let longest = (interval / 4).clamp(Duration::from_secs(5 * 60), Duration::from_secs(3600));
         let longest_retry = longest.min(interval);
         Self {
             every: longest_retry.min(Duration::from_secs(60)),
             longest_retry,
+            paid_retry: interval,
         }
     }
 
-    /// The pause after so many failures in a row.
-    fn pause(self, failures: u32) -> Duration {
+    /// When the next tick begins, after one that took from `began` to `ended` and so many failures in a row.
+    fn next(self, began: Moment, ended: Moment, failures: u32, paid: bool) -> Moment {
         let times = 1_u32
             .checked_shl(failures.saturating_sub(1))
             .unwrap_or(u32::MAX);
-        self.every.saturating_mul(times).min(self.longest_retry)
+        let retry = self.every.saturating_mul(times).min(self.longest_retry);
+        match (failures, paid) {
+            (0, _) => (began + self.every).max(ended),
+            (_, false) => ended + retry,
+            (_, true) => ended + self.paid_retry,
+        }
     }
 }
 
@@ -145,7 +155,8 @@ impl<S: Source> Worker<S> {
                 break;
             };
             failures = if result.is_ok() { 0 } else { failures + 1 };
-            next = (began + pace.pause(failures)).max(Moment::now());
+            let paid = matches!(&result, Err(TickError::Source(error)) if error.paid);
+            next = pace.next(began, Moment::now(), failures, paid);
             if let Err(error) = result {
                 warn!(
                     source = self.name.source,
@@ -275,14 +286,23 @@ mod tests {
     #[test]
     fn failures_in_a_row_are_tried_again_ever_later_but_within_the_interval() {
         let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
-        let pauses = |pace: Pace| [0, 1, 2, 3, 4, 40].map(|failures| pace.pause(failures));
+        let began = Moment::now();
+        // A tick of twenty minutes: what failed is tried again after the pause, however long it took.
+        let ended = began + minutes(20);
+        let pauses = |pace: Pace| {
+            [1, 2, 3, 4, 40].map(|failures| pace.next(began, ended, failures, false) - ended)
+        };
         let steady = Pace::steady(Duration::from_secs(10));
-        assert_eq!(pauses(steady), [Duration::from_secs(10); 6]);
+        assert_eq!(pauses(steady), [Duration::from_secs(10); 5]);
         let logs = Pace::of_windows(minutes(5));
-        assert_eq!(pauses(logs), [1, 1, 2, 4, 5, 5].map(minutes));
+        assert_eq!(pauses(logs), [1, 2, 4, 5, 5].map(minutes));
         let athena = Pace::of_windows(minutes(24 * 60));
-        assert_eq!(pauses(athena), [1, 1, 2, 4, 8, 60].map(minutes));
+        assert_eq!(pauses(athena), [1, 2, 4, 8, 60].map(minutes));
         let often = Pace::of_windows(Duration::from_secs(30));
-        assert_eq!(pauses(often), [Duration::from_secs(30); 6]);
+        assert_eq!(pauses(often), [Duration::from_secs(30); 5]);
+        // What is billed is not tried more often than it would be asked anyway.
+        assert_eq!(athena.next(began, ended, 1, true) - ended, minutes(24 * 60));
+        assert_eq!(logs.next(began, began, 0, false) - began, minutes(1));
+        assert_eq!(logs.next(began, ended, 0, false), ended);
     }
 }

@@ -9,9 +9,12 @@ mod programs;
 mod queries;
 mod support;
 
+use std::time::Duration;
+
 use aws::{FAMILIES, HOUR, MINUTE, Subject as _, both_ways, lines, truth};
 use cloudtrail_tls_exporter::aws::Quota;
 use cloudtrail_tls_exporter::source::athena::{Layout, Settings};
+use cloudtrail_tls_exporter::source::query::Recount;
 use cloudtrail_tls_exporter::time::Timestamp;
 use queries::{
     DAY, Queried, counted, failures, folders, reason, rig_over_an_hour, scanned, start_of_day,
@@ -26,6 +29,8 @@ impl Queried for Settings {
     const POLL: &'static str = "GetQueryExecution";
     const GREET: &'static str = "GetWorkGroup";
     const STARTS: u32 = 3;
+    const PARTS: usize = 1;
+    const GONE: &'static str = "InvalidRequestException";
     const REFUSALS: &'static [(&'static str, bool, &'static str)] = &[
         ("TooManyRequestsException", true, "throttled"),
         ("InvalidRequestException", false, "rejected"),
@@ -47,6 +52,10 @@ impl Queried for Settings {
     fn set_rows(&mut self, most_rows: usize, page: usize) {
         (self.most_rows, self.page) = (most_rows, page);
     }
+
+    fn set_bucket(&mut self, bucket: Duration) {
+        self.bucket = bucket;
+    }
 }
 
 laws! {
@@ -54,7 +63,7 @@ laws! {
     whatever_goes_wrong_is_told_by_its_reason_and_counts_once_in_the_end,
     a_reply_that_hangs_is_given_up_and_a_lost_start_is_not_paid_for_again_and_again,
     a_body_that_is_cut_off_is_no_answer,
-    a_query_that_runs_for_ever_is_stopped_and_asked_for_in_halves,
+    a_query_that_runs_for_ever_is_stopped_and_asked_for_in_parts_if_that_saves,
     wrong_and_expired_credentials_and_a_missing_permission_have_reasons_of_their_own,
     a_killed_exporter_goes_on_with_the_query_that_it_stored,
     a_kill_at_any_moment_costs_at_most_one_query_and_no_call,
@@ -63,6 +72,9 @@ laws! {
     a_clock_that_is_ten_minutes_off_loses_nothing_and_is_shown,
     a_host_clock_that_jumps_gives_no_time_up,
     a_second_with_too_many_rows_is_split_by_members_and_at_last_counted_as_other,
+    a_query_of_another_configuration_is_not_taken_for_an_answer,
+    results_that_are_gone_are_asked_for_anew,
+    an_answer_that_cannot_be_read_is_asked_for_anew_after_some_tries,
 }
 
 /// Makes the rig's table anew in another layout, with or without key exchanges.
@@ -73,6 +85,7 @@ fn lay_out(rig: &mut Rig, layout: Layout, documented: &str, key_exchange: bool) 
             ("aws:cloudtrail".to_owned(), aws::STORE.to_owned());
         more["database"] = json!("aws:cloudtrail");
         more["table"] = json!(aws::STORE);
+        rig.place = json!({"table": format!("aws:cloudtrail.{}", aws::STORE)});
     }
     rig.setup.engine.layout = layout;
     rig.double.table(more);
@@ -86,6 +99,7 @@ fn after_three_days_every_label_set_is_the_truth_over_each_documented_table() {
             (Layout::Timestamp, "timestamp", false),
             (Layout::YearMonthDay, "year_month_day", true),
             (Layout::YearMonthDay, "organization", true),
+            (Layout::Lake, "lake", false),
         ] {
             let start = start_of_day();
             let mut rig = Rig::new(start);
@@ -179,6 +193,134 @@ fn a_day_is_read_once_and_once_more_for_the_evening_before() {
     // Each query is billed for 10 MiB at least: a hundredth of a GiB, less than these days hold.
     let cost = scrape.sum("cloudtrail_tls_exporter_estimated_cost_dollars_total", &[]);
     assert!((cost - 5.0 * 10.0).abs() < 0.01, "{cost}");
+    rig.end(life);
+}
+
+#[test]
+fn a_kill_pays_for_nothing_twice_where_the_table_has_no_key_exchange_either() {
+    for moments in 1.. {
+        let (rig, _) = rig_over_an_hour::<Settings>();
+        rig.double
+            .table(json!({"layout": "timestamp", "key_exchange": false}));
+        queries::deliver_every_20_s(
+            &rig,
+            start_of_day().plus(12 * HOUR),
+            start_of_day().plus(13 * HOUR),
+        );
+        let spared = queries::killed_after(&rig, rig.start(), moments);
+        let killed = spared.is_none();
+        let mut life = spared.unwrap_or_else(|| rig.start());
+        rig.tick(&mut life).unwrap();
+        assert_eq!(counted(&life), 180, "killed after {moments} moments");
+        let stats = rig.double.stats();
+        assert_eq!(
+            stats["orphans"],
+            json!([]),
+            "killed after {moments} moments"
+        );
+        let paid = queries::queries(&stats)
+            .into_iter()
+            .filter(|query| query["status"] == "SUCCEEDED");
+        assert_eq!(paid.count(), 1, "killed after {moments} moments");
+        rig.end(life);
+        if !killed {
+            assert!(moments > 10, "{moments} moments");
+            break;
+        }
+    }
+}
+
+/// A rig over two days of records, asked for by the day, of which the first is counted at 02:00.
+fn rig_over_days(start: Timestamp) -> Rig {
+    let mut rig = Rig::new(start);
+    queries::deliver_every_20_s(&rig, start, start.plus(HOUR));
+    rig.setup.query.lookback = MINUTE;
+    rig.setup.query.schedule.settle = 2 * HOUR;
+    rig.setup.query.schedule.interval = DAY;
+    rig.setup.query.schedule.longest = DAY;
+    rig.setup.engine.settle = 2 * HOUR;
+    rig.setup.window = 3 * DAY;
+    rig
+}
+
+fn recount(after: Duration) -> Recount {
+    Recount {
+        after,
+        reach: 3 * DAY - HOUR,
+        check_first: false,
+    }
+}
+
+#[test]
+fn a_day_that_is_counted_again_adds_what_was_delivered_days_later() {
+    both_ways(|| {
+        let start = start_of_day();
+        let mut rig = rig_over_days(start);
+        rig.setup.query.recount = Some(recount(30 * HOUR));
+        rig.setup.engine.recount_after = 30 * HOUR;
+        let mut life = rig.start();
+        rig.tick(&mut life).unwrap();
+        // Late calls of the first day, delivered in the evening of the second and in the night to the third.
+        for (event, delivered) in [
+            ("Evening", start.plus(DAY + 20 * HOUR)),
+            ("Night", start.plus(2 * DAY + 3 * HOUR)),
+        ] {
+            let called = start.plus(30 * MINUTE);
+            let message = aws::record("s3", event, "TLSv1.1", called);
+            rig.double
+                .deliver_at(&rig.place, called, delivered, &message);
+        }
+        rig.run(&mut life, HOUR, start.plus(DAY + 3 * HOUR));
+        assert_eq!(counted(&life), 180);
+        rig.run(&mut life, HOUR, start.plus(3 * DAY));
+        let late = life
+            .scrape()
+            .sum("cloudtrail_tls_exporter_late_calls_total", &[]);
+        assert_eq!((counted(&life), late), (182, 2.0));
+        rig.end(life);
+    });
+}
+
+#[test]
+fn what_was_counted_before_is_not_counted_again_when_the_question_changes() {
+    let start = start_of_day();
+    // Counted again from now on, with longer gauges: what became hours cannot be compared.
+    let mut rig = rig_over_days(start);
+    rig.setup.window = DAY;
+    let mut life = rig.start();
+    rig.tick(&mut life).unwrap();
+    rig.run(&mut life, HOUR, start.plus(2 * DAY + 3 * HOUR));
+    assert_eq!(counted(&life), 180);
+    rig.end(life);
+    rig.setup.window = 3 * DAY;
+    rig.setup.query.recount = Some(recount(6 * HOUR));
+    let mut life = rig.start();
+    rig.run(&mut life, HOUR, start.plus(4 * DAY));
+    assert_eq!(counted(&life), 180);
+    rig.end(life);
+
+    // The table is given its key exchanges between the count and the recount.
+    let mut rig = rig_over_days(start);
+    rig.double
+        .table(json!({"layout": "timestamp", "key_exchange": false}));
+    queries::deliver_every_20_s(&rig, start, start.plus(HOUR));
+    rig.setup.query.recount = Some(recount(6 * HOUR));
+    let mut life = rig.start();
+    rig.tick(&mut life).unwrap();
+    rig.run(&mut life, HOUR, start.plus(DAY + 3 * HOUR));
+    assert_eq!(counted(&life), 180);
+    rig.end(life);
+    rig.double
+        .table(json!({"layout": "timestamp", "key_exchange": true}));
+    queries::deliver_every_20_s(&rig, start, start.plus(HOUR));
+    queries::deliver_every_20_s(&rig, start.plus(DAY), start.plus(DAY + HOUR));
+    let mut life = rig.start();
+    rig.run(&mut life, HOUR, start.plus(3 * DAY));
+    assert_eq!(counted(&life), 360);
+    let late = life
+        .scrape()
+        .sum("cloudtrail_tls_exporter_late_calls_total", &[]);
+    assert_eq!(late, 0.0);
     rig.end(life);
 }
 

@@ -97,6 +97,41 @@ fn late_events_are_counted_once_within_half_an_hour_also_over_a_restart() {
 }
 
 #[test]
+fn late_events_are_counted_after_an_outage_and_with_a_long_interval_too() {
+    for (interval, outage) in [(5, 5), (5, 25), (5, 40), (5, 300), (30, 30), (60, 60)] {
+        let (mut rig, start) = rig_over_an_hour::<Settings>();
+        rig.setup.query.schedule.interval = interval * MINUTE;
+        rig.set_clocks(start.plus(HOUR + 5 * MINUTE));
+        let mut life = rig.start();
+        rig.tick(&mut life).unwrap();
+        assert_eq!(counted(&life), 180);
+        let at = start.plus(57 * MINUTE);
+        rig.deliver(at, &[aws::record("s3", "Late", "TLSv1.1", at)]);
+        rig.set_clocks(start.plus(HOUR + (5 + outage) * MINUTE));
+        rig.tick(&mut life).unwrap();
+        let told = (counted(&life), late(&life));
+        assert_eq!(told, (181, 1.0), "interval {interval}, outage {outage}");
+        rig.end(life);
+    }
+}
+
+#[test]
+fn a_coarser_grid_counts_nothing_again() {
+    let (mut rig, start) = rig_over_an_hour::<Settings>();
+    let mut life = rig.start();
+    rig.tick(&mut life).unwrap();
+    assert_eq!(counted(&life), 180);
+    rig.end(life);
+    rig.setup.query.schedule.bucket = 10 * MINUTE;
+    let at = start.plus(52 * MINUTE);
+    rig.deliver(at, &[aws::record("s3", "Late", "TLSv1.1", at)]);
+    let mut life = rig.start();
+    rig.run(&mut life, 5 * MINUTE, start.plus(2 * HOUR));
+    assert_eq!((counted(&life), late(&life)), (181, 1.0));
+    rig.end(life);
+}
+
+#[test]
 fn an_account_that_calls_more_than_the_history_gives_is_told() {
     let start = start_of_day();
     let mut rig = Rig::new(start.plus(HOUR + 10 * MINUTE));
@@ -113,7 +148,6 @@ fn an_account_that_calls_more_than_the_history_gives_is_told() {
     rig.end(life);
 
     // Within what it gives, nothing is told.
-    rig.setup.engine.pages_per_second = 1;
     let (quiet, _) = rig_over_an_hour::<Settings>();
     let mut life = quiet.start();
     quiet.tick(&mut life).unwrap();
@@ -156,15 +190,22 @@ fn whatever_goes_wrong_is_told_by_its_reason_and_counts_once_in_the_end() {
 
 #[test]
 fn a_kill_at_any_page_loses_and_doubles_nothing() {
-    for polls in [1, 2, 3, 5, 8, 13, 21, 34, 55] {
-        let (mut rig, _) = rig_over_an_hour::<Settings>();
+    for polls in [1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144] {
+        let (mut rig, start) = rig_over_an_hour::<Settings>();
         rig.setup.engine.page = 4;
-        let life = rig.start();
-        let life = queries::killed_after(&rig, life, polls);
-        assert!(life.is_none(), "not killed after {polls} moments");
         let mut life = rig.start();
+        if polls % 2 == 0 {
+            // What was counted is read again as well.
+            rig.tick(&mut life).unwrap();
+            rig.set_clocks(start.plus(HOUR + 20 * MINUTE));
+            let at = start.plus(HOUR - MINUTE);
+            rig.deliver(at, &[aws::record("s3", "Late", "TLSv1.1", at)]);
+        }
+        let spared = queries::killed_after(&rig, life, polls);
+        let mut life = spared.unwrap_or_else(|| rig.start());
         rig.tick(&mut life).unwrap();
-        assert_eq!(counted(&life), 180, "killed after {polls} moments");
+        let expected = 180 + u64::from(polls % 2 == 0);
+        assert_eq!(counted(&life), expected, "killed after {polls} moments");
         rig.end(life);
     }
 }

@@ -29,6 +29,8 @@ impl Queried for Settings {
     const POLL: &'static str = "DescribeQuery";
     const GREET: &'static str = "GetEventDataStore";
     const STARTS: u32 = 1;
+    const PARTS: usize = 2;
+    const GONE: &'static str = "QueryIdNotFoundException";
     const REFUSALS: &'static [(&'static str, bool, &'static str)] = &[
         ("MaxConcurrentQueriesException", false, "concurrency_limit"),
         ("EventDataStoreNotFoundException", false, "not_found"),
@@ -51,6 +53,10 @@ impl Queried for Settings {
     fn set_rows(&mut self, most_rows: usize, page: usize) {
         (self.most_rows, self.page) = (most_rows, page);
     }
+
+    fn set_bucket(&mut self, bucket: Duration) {
+        self.bucket = bucket;
+    }
 }
 
 laws! {
@@ -58,7 +64,7 @@ laws! {
     whatever_goes_wrong_is_told_by_its_reason_and_counts_once_in_the_end,
     a_reply_that_hangs_is_given_up_and_a_lost_start_is_not_paid_for_again_and_again,
     a_body_that_is_cut_off_is_no_answer,
-    a_query_that_runs_for_ever_is_stopped_and_asked_for_in_halves,
+    a_query_that_runs_for_ever_is_stopped_and_asked_for_in_parts_if_that_saves,
     wrong_and_expired_credentials_and_a_missing_permission_have_reasons_of_their_own,
     a_killed_exporter_goes_on_with_the_query_that_it_stored,
     a_kill_at_any_moment_costs_at_most_one_query_and_no_call,
@@ -67,6 +73,9 @@ laws! {
     a_clock_that_is_ten_minutes_off_loses_nothing_and_is_shown,
     a_host_clock_that_jumps_gives_no_time_up,
     a_second_with_too_many_rows_is_split_by_members_and_at_last_counted_as_other,
+    a_query_of_another_configuration_is_not_taken_for_an_answer,
+    results_that_are_gone_are_asked_for_anew,
+    an_answer_that_cannot_be_read_is_asked_for_anew_after_some_tries,
 }
 
 /// As by default, but sooner.
@@ -179,6 +188,151 @@ fn late_calls_are_counted_once_and_only_buckets_that_differ_are_asked_for_again(
         assert_eq!((counted(&life), late(&life)), (182, 2.0), "once");
         rig.end(life);
     });
+}
+
+/// A rig whose windows settle after 20 minutes, end at half hours and are counted again after two hours, over an hour
+/// of records that is counted.
+fn rig_that_counts_again() -> (Rig, Life, Timestamp) {
+    let start = start_of_day();
+    let mut rig = Rig::new(start.plus(HOUR));
+    rig.setup.query.schedule.settle = 20 * MINUTE;
+    rig.setup.query.schedule.interval = 30 * MINUTE;
+    rig.setup.query.recount = Some(recount(2 * HOUR));
+    rig.setup.query.lookback = 2 * HOUR;
+    deliver_every_20_s(&rig, start, start.plus(HOUR));
+    let mut life = rig.start();
+    rig.run(&mut life, 10 * MINUTE, start.plus(2 * HOUR));
+    assert_eq!((counted(&life), late(&life)), (180, 0.0));
+    (rig, life, start)
+}
+
+/// A call that turns up late.
+fn deliver_late(rig: &Rig, at: Timestamp) {
+    rig.deliver(at, &[aws::record("s3", "Late", "TLSv1.1", at)]);
+}
+
+#[test]
+fn a_coarser_grid_counts_nothing_again() {
+    both_ways(|| {
+        let start = start_of_day();
+        let mut rig = Rig::new(start.plus(HOUR));
+        rig.setup.query.recount = Some(recount(2 * HOUR));
+        rig.setup.query.lookback = 2 * HOUR;
+        (rig.setup.query.schedule.bucket, rig.setup.engine.bucket) = (MINUTE, MINUTE);
+        deliver_every_20_s(&rig, start, start.plus(HOUR));
+        let mut life = rig.start();
+        rig.run(&mut life, 10 * MINUTE, start.plus(2 * HOUR));
+        assert_eq!(counted(&life), 180);
+        rig.end(life);
+        (rig.setup.query.schedule.bucket, rig.setup.engine.bucket) = (5 * MINUTE, 5 * MINUTE);
+        let mut life = rig.start();
+        rig.run(&mut life, 10 * MINUTE, start.plus(6 * HOUR));
+        assert_eq!((counted(&life), late(&life)), (180, 0.0));
+        rig.end(life);
+    });
+}
+
+#[test]
+fn a_key_exchange_that_becomes_known_counts_nothing_again() {
+    let (mut rig, life, start) = rig_that_counts_again();
+    rig.end(life);
+    // Every bucket differs, as a late call came into each.
+    for minute in (2..60).step_by(5) {
+        deliver_late(&rig, start.plus(minute * MINUTE));
+    }
+    rig.setup.engine.key_exchange = KeyExchange::EventJson;
+    let mut life = rig.start();
+    rig.run(&mut life, 10 * MINUTE, start.plus(6 * HOUR));
+    assert_eq!((counted(&life), late(&life)), (180, 0.0));
+    rig.end(life);
+}
+
+#[test]
+fn a_check_that_fails_again_and_again_holds_up_no_new_calls() {
+    both_ways(|| {
+        let (rig, mut life, start) = rig_that_counts_again();
+        deliver_every_20_s(&rig, start.plus(2 * HOUR), start.plus(4 * HOUR));
+        // From now on every second query fails: those that count new windows go well, the checks behind them do not.
+        let fault = json!({"operation": "StartQuery", "skip": 1, "times": 1, "action": {"query": "Failed"}});
+        rig.double.post("faults", &json!(vec![fault; 12]));
+        let mut reasons = Vec::new();
+        while aws::now() < start.plus(5 * HOUR) {
+            rig.set_clocks(aws::now().plus(10 * MINUTE));
+            reasons.extend(rig.tick(&mut life).err().map(|error| reason(Err(error))));
+        }
+        // Told, and given up in the end: what was counted stays as it was.
+        assert!(reasons.contains(&"rejected"), "{reasons:?}");
+        assert_eq!(counted(&life), 180 + 360);
+        let watermark = life
+            .scrape()
+            .value("cloudtrail_tls_exporter_watermark_timestamp_seconds", &[]);
+        let expected = start.plus(4 * HOUR + 30 * MINUTE).secs() as f64;
+        assert_eq!(watermark, Some(expected));
+        rig.end(life);
+    });
+}
+
+#[test]
+fn late_calls_are_counted_after_a_long_outage_too() {
+    both_ways(|| {
+        for outage in [8, 20, 26, 40] {
+            let (rig, mut life, start) = rig_that_counts_again();
+            deliver_late(&rig, start.plus(50 * MINUTE));
+            rig.set_clocks(start.plus((2 + outage) * HOUR));
+            rig.tick(&mut life).unwrap();
+            assert_eq!((counted(&life), late(&life)), (181, 1.0), "{outage} h");
+            rig.end(life);
+        }
+    });
+}
+
+#[test]
+fn a_kill_at_any_moment_of_counting_again_loses_and_doubles_nothing() {
+    both_ways(|| {
+        for moments in 1.. {
+            let (rig, life, start) = rig_that_counts_again();
+            for minute in [11, 41] {
+                deliver_late(&rig, start.plus(minute * MINUTE));
+            }
+            rig.set_clocks(start.plus(3 * HOUR + 30 * MINUTE));
+            let spared = queries::killed_after(&rig, life, moments);
+            let killed = spared.is_none();
+            let mut life = spared.unwrap_or_else(|| rig.start());
+            rig.tick(&mut life).unwrap();
+            assert_eq!(counted(&life), 182, "killed after {moments} moments");
+            rig.end(life);
+            if !killed {
+                assert!(moments > 20, "{moments} moments");
+                break;
+            }
+        }
+    });
+}
+
+#[test]
+fn a_window_counted_again_that_has_too_many_rows_is_split_between_buckets_or_left() {
+    let start = start_of_day();
+    let mut rig = Rig::new(start.plus(10 * MINUTE));
+    rig.setup.query.schedule.settle = 20 * MINUTE;
+    rig.setup.query.recount = Some(recount(2 * HOUR));
+    // A bucket has some eight keys: two buckets are too many.
+    rig.setup.engine.set_rows(12, 1000);
+    deliver_every_20_s(&rig, start, start.plus(HOUR));
+    let mut life = rig.start();
+    rig.run(&mut life, 10 * MINUTE, start.plus(2 * HOUR));
+    assert_eq!((counted(&life), late(&life)), (180, 0.0));
+    for minute in [11, 12, 16, 41] {
+        deliver_late(&rig, start.plus(minute * MINUTE));
+    }
+    // And one bucket alone has too many now.
+    let at = start.plus(51 * MINUTE);
+    let many = |number| aws::record("s3", &format!("Many{number}"), "TLSv1.1", at);
+    let many: Vec<String> = (0..9).map(many).collect();
+    rig.deliver(at, &many);
+    rig.run(&mut life, 10 * MINUTE, start.plus(6 * HOUR));
+    assert_eq!((counted(&life), late(&life)), (184, 4.0));
+    assert_eq!(queries::failures(&life, "truncated"), 1.0);
+    rig.end(life);
 }
 
 #[test]

@@ -28,6 +28,8 @@ impl Queried for Settings {
     const POLL: &'static str = "GetQueryResults";
     const GREET: &'static str = "DescribeLogGroups";
     const STARTS: u32 = 1;
+    const PARTS: usize = 2;
+    const GONE: &'static str = "ResourceNotFoundException";
     const REFUSALS: &'static [(&'static str, bool, &'static str)] = &[
         ("LimitExceededException", false, "concurrency_limit"),
         ("ResourceNotFoundException", false, "not_found"),
@@ -48,6 +50,10 @@ impl Queried for Settings {
     fn set_rows(&mut self, most_rows: usize, page: usize) {
         (self.most_rows, self.page) = (most_rows, page);
     }
+
+    fn set_bucket(&mut self, bucket: Duration) {
+        self.bucket = bucket;
+    }
 }
 
 laws! {
@@ -55,7 +61,7 @@ laws! {
     whatever_goes_wrong_is_told_by_its_reason_and_counts_once_in_the_end,
     a_reply_that_hangs_is_given_up_and_a_lost_start_is_not_paid_for_again_and_again,
     a_body_that_is_cut_off_is_no_answer,
-    a_query_that_runs_for_ever_is_stopped_and_asked_for_in_halves,
+    a_query_that_runs_for_ever_is_stopped_and_asked_for_in_parts_if_that_saves,
     wrong_and_expired_credentials_and_a_missing_permission_have_reasons_of_their_own,
     a_killed_exporter_goes_on_with_the_query_that_it_stored,
     a_kill_at_any_moment_costs_at_most_one_query_and_no_call,
@@ -64,6 +70,9 @@ laws! {
     a_clock_that_is_ten_minutes_off_loses_nothing_and_is_shown,
     a_host_clock_that_jumps_gives_no_time_up,
     a_second_with_too_many_rows_is_split_by_members_and_at_last_counted_as_other,
+    a_query_of_another_configuration_is_not_taken_for_an_answer,
+    results_that_are_gone_are_asked_for_anew,
+    an_answer_that_cannot_be_read_is_asked_for_anew_after_some_tries,
 }
 
 /// Runs a day of five-minute ticks and compares every label set of the scrape with the truth.
@@ -294,6 +303,7 @@ fn the_program_counts_a_log_group_stops_its_query_at_the_end_and_goes_on() {
     assert_eq!(double.stats()["queries"][0]["stopped"], true);
 
     let exporter = start();
+    exporter.wait_for_ready();
     let scrape = exporter.scrape_until("both calls and an attempt", |scrape| {
         let counted = scrape.sum("cloudtrail_tls_calls_total", &[]) >= 2.0;
         let up = scrape.value("cloudtrail_tls_exporter_source_up", &[]) == Some(1.0);

@@ -34,9 +34,12 @@ impl Quota {
         Self::new(5, 25, 10)
     }
 
-    /// The event history: 2 LookupEvents a second (API reference of LookupEvents).
+    /// What the event history's source takes of LookupEvents' 2 requests a second (API reference).
+    pub const LOOKUPS: u32 = 1;
+
+    /// The event history.
     pub fn event_history() -> Self {
-        Self::new(1, 1, 1)
+        Self::new(1, Self::LOOKUPS, 1)
     }
 
     /// At most so many starts and polls in any second, evenly spread, and so many running queries.

@@ -17,8 +17,8 @@ use aws_sdk_athena::types::{
 };
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::query::{Answer, End, Engine, Leaf, Look, Started};
-use super::sql::{self, KeyExchangeMember, Reader, Table, identifier, quoted};
+use super::query::{Answer, End, Engine, Leaf, Look, Query, Started};
+use super::sql::{self, Reader, Table, identifier, quoted};
 pub use super::sql::{MOST_ROWS, PAGE};
 use crate::aws::{self, Observer, Quota};
 use crate::batch::Scanned;
@@ -60,8 +60,10 @@ pub struct Settings {
     pub layout: Layout,
     /// Whether records of one event id are one call.
     pub deduplicate: bool,
-    /// How long after the day of a call its record may have been delivered, where a window is counted again.
-    pub late: Duration,
+    /// How long after its end a window is asked for: what was delivered by then counts.
+    pub settle: Duration,
+    /// How much later it is counted again.
+    pub recount_after: Duration,
     /// The grid of time.
     pub bucket: Duration,
     /// The most rows of an answer.
@@ -78,7 +80,6 @@ pub struct Athena {
     quota: Arc<Quota>,
     settings: Settings,
     table: String,
-    key_exchange: KeyExchangeMember,
 }
 
 impl Athena {
@@ -93,26 +94,26 @@ impl Athena {
             quota,
             table: names.map(|name| identifier(name)).join("."),
             settings,
-            key_exchange: KeyExchangeMember::new("tlsDetails.keyExchange"),
         }
     }
 
-    fn statement(&self, leaf: &Leaf) -> String {
+    fn statement(&self, query: &Query) -> String {
+        let leaf = &query.leaf;
         let layout = self.settings.layout;
         let table = Table {
             name: &self.table,
             seconds: match layout {
-                Layout::Lake => "CAST(to_unixtime(eventTime) AS bigint)",
-                _ => "CAST(to_unixtime(from_iso8601_timestamp(eventTime)) AS bigint)",
+                Layout::Lake => "CAST(floor(to_unixtime(eventTime)) AS bigint)",
+                _ => "CAST(floor(to_unixtime(from_iso8601_timestamp(eventTime))) AS bigint)",
             },
-            key_exchange: self.key_exchange.sql(),
+            key_exchange: (!query.plain).then_some("tlsDetails.keyExchange"),
             deduplicate: self.settings.deduplicate,
             bucket: self.settings.bucket,
         };
-        let late = if leaf.recount {
-            self.settings.late
-        } else {
-            Duration::ZERO
+        let recount_after = self.settings.recount_after;
+        let late = match leaf.recount {
+            true => self.settings.settle + recount_after,
+            false => self.settings.settle,
         };
         sql::statement(leaf, &table, &conditions(layout, leaf.window, late))
     }
@@ -189,8 +190,8 @@ impl Athena {
     }
 
     /// What became of a query that ended without an answer.
-    fn ended_badly(&self, query: &QueryExecution, cancelled: bool) -> End {
-        let status = query.status();
+    fn ended_badly(told: &QueryExecution, query: &Query, cancelled: bool) -> End {
+        let status = told.status();
         let message = status.and_then(|status| status.state_change_reason());
         let error = status.and_then(|status| status.athena_error());
         let message = message.or_else(|| error.and_then(|error| error.error_message()));
@@ -205,11 +206,13 @@ impl Athena {
                 End::Failed(failed(Reason::TooLarge))
             }
             true => End::Stopped,
-            false if self.key_exchange.refused(message) => End::Reworded,
-            false if sql::too_much(message) => End::TooMuch(failed(Reason::Timeout)),
+            false if !query.plain && sql::no_key_exchange(message) => End::Reworded,
             false if error.is_some_and(|error| error.retryable()) => {
                 End::Failed(failed(Reason::Connection))
             }
+            false if sql::too_much(message) => End::TooMuch(failed(Reason::Timeout)),
+            // Parts of a day read its files again: a longer limit of the workgroup's queries is what helps.
+            false if message.contains("timeout") => End::Failed(failed(Reason::Timeout)),
             false
                 if message.contains("TABLE_NOT_FOUND") || message.contains("SCHEMA_NOT_FOUND") =>
             {
@@ -224,15 +227,22 @@ impl Athena {
 }
 
 impl Engine for Athena {
+    /// A query reads all files of the days that it names.
+    const PARTS_SAVE: bool = false;
+
+    fn identity(&self) -> String {
+        format!("{:?}", self.settings)
+    }
+
     async fn greet(&self) -> Result<(), SourceError> {
         let group = self.client.get_work_group();
         let request = group.work_group(&self.settings.workgroup);
         aws::greeted(&self.observer, "GetWorkGroup", request.send()).await
     }
 
-    async fn start(&self, leaf: &Leaf, token: &str) -> Result<Started, SourceError> {
+    async fn start(&self, query: &Query, token: &str) -> Result<Started, SourceError> {
         let settings = &self.settings;
-        let statement = self.statement(leaf);
+        let statement = self.statement(query);
         let output = settings.output_location.as_ref();
         let output = output.map(|at| ResultConfiguration::builder().output_location(at).build());
         let context = QueryExecutionContext::builder()
@@ -273,23 +283,29 @@ impl Engine for Athena {
         }
     }
 
-    async fn look(&self, id: &str, leaf: &Leaf) -> Result<Look, SourceError> {
-        let query = match self.execution(id).await {
+    async fn look(&self, id: &str, query: &Query) -> Result<Look, SourceError> {
+        let told = match self.execution(id).await {
             // The query is older than AWS keeps its history, or was never known.
-            Err(error) if matches!(error.reason, Reason::NotFound | Reason::Rejected) => {
+            Err(error) if error.to_string().contains("not found") => {
                 return Ok(Look::unknown(error));
             }
             answer => answer?,
         };
-        let state = query.status().and_then(|status| status.state());
+        let state = told.status().and_then(|status| status.state());
         let end = match state {
-            Some(QueryExecutionState::Succeeded) => End::Complete(self.answer(id, leaf).await?),
-            Some(QueryExecutionState::Cancelled) => self.ended_badly(&query, true),
-            Some(QueryExecutionState::Failed) => self.ended_badly(&query, false),
+            Some(QueryExecutionState::Succeeded) => match self.answer(id, &query.leaf).await {
+                // Its results are gone.
+                Err(error) if matches!(error.reason, Reason::NotFound | Reason::Rejected) => {
+                    End::Failed(error)
+                }
+                answer => End::Complete(answer?),
+            },
+            Some(QueryExecutionState::Cancelled) => Self::ended_badly(&told, query, true),
+            Some(QueryExecutionState::Failed) => Self::ended_badly(&told, query, false),
             // One that runs may wait again: RUNNING goes back to QUEUED.
             _ => return Ok(Look::Running),
         };
-        let statistics = query.statistics();
+        let statistics = told.statistics();
         let bytes = statistics.and_then(|statistics| statistics.data_scanned_in_bytes());
         let bytes = bytes
             .and_then(|bytes| u64::try_from(bytes).ok())
@@ -325,14 +341,14 @@ fn is_header(row: &Row, names: &[String]) -> bool {
 }
 
 /// What bounds the time of a window, and the partitions that can hold it: of the days of its calls, and the day
-/// after (or more, for those that come `late`), on which the last of them were delivered. It says nothing of now, so
-/// that a start can be repeated.
+/// after, on which the last of them were delivered, or more days, where it is asked for so `late`. It says nothing of
+/// now, so that a start can be repeated.
 fn conditions(layout: Layout, window: Window, late: Duration) -> String {
     let Window { from, to } = window;
     let time = format!("eventTime >= '{from}' AND eventTime < '{to}'");
     let mut days = Vec::new();
     let mut day = from.floor(DAY);
-    while day < to.plus(DAY + late) {
+    while day < to.plus(late.max(DAY)) {
         days.push(day.to_string().chars().take(10).collect::<String>());
         day = day.plus(DAY);
     }
@@ -403,6 +419,6 @@ mod tests {
         };
         let three = "\"timestamp\" IN ('2026/12/31', '2027/01/01', '2027/01/02')";
         assert_eq!(days(Duration::ZERO), three);
-        assert_eq!(days(DAY), three.replace(')', ", '2027/01/03')"));
+        assert_eq!(days(2 * DAY), three.replace(')', ", '2027/01/03')"));
     }
 }

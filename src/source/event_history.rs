@@ -1,13 +1,13 @@
 //! Reads CloudTrail's event history by LookupEvents: free and without any set-up, and management events only.
 //!
-//! It is read bucket by bucket, oldest first, each committed. What was read in the half hour before is read again
-//! each time, since calls come late and reading is free; an event id counts once.
+//! It is read bucket by bucket, oldest first, each committed. Once new buckets were read, those of the half hour before
+//! them are read again, since calls come late and reading is free; an event id counts once.
 
 mod progress;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_config::SdkConfig;
 use aws_sdk_cloudtrail::Client;
@@ -34,6 +34,8 @@ pub const PAGE: usize = 50;
 pub const KEPT: Duration = Duration::from_secs(90 * 86_400);
 /// What is read again each time that new buckets were read.
 const AGAIN: Duration = Duration::from_secs(30 * 60);
+/// After so long the time is asked for anew: a bucket may have become due meanwhile.
+const STALE: Duration = Duration::from_secs(20);
 /// At most so many pages of one bucket, lest a token that leads round in circles is followed for ever.
 const MOST_PAGES: u64 = 100_000;
 
@@ -104,6 +106,8 @@ impl EventHistory {
         batch.covered = Some(bucket);
         batch.progress.push(progress::put_watermark(bucket.to));
         let horizon = bucket.to.minus(AGAIN).floor(self.settings.schedule.bucket);
+        // What is still to be read again is known until then.
+        let horizon = self.again.map_or(horizon, |again| horizon.min(again.from));
         let left = progress
             .seen
             .range(..horizon)
@@ -158,13 +162,19 @@ impl EventHistory {
             ..Batch::default()
         };
         let at = bucket.from.floor(self.settings.schedule.bucket);
-        let mut seen = progress.seen.get(&at).cloned().unwrap_or_default();
+        // Of a finer grid there may be several rows in a bucket.
+        let rows = || progress.seen.range(at..bucket.to);
+        let mut seen: HashSet<EventId> = rows().flat_map(|(_, ids)| ids).copied().collect();
         let new = found.calls.iter().filter(|(id, _)| seen.insert(**id));
         for (key, last) in new.map(|(_, call)| call).chain(&found.nameless) {
             // A record from the future must not make the data look fresh for ever.
             let last = (*last).min(now);
             batch.counts.add(at, key, Tally { calls: 1, last });
         }
+        let finer = rows().filter(|(row, _)| **row != at);
+        batch
+            .progress
+            .extend(finer.map(|(row, _)| progress::remove_ids(*row)));
         batch.progress.push(progress::put_ids(at, &seen));
         batch
     }
@@ -317,13 +327,17 @@ impl Source for EventHistory {
         let Some(again) = self.again else {
             return Ok(None);
         };
+        let began = Instant::now();
         let mut next = again.from;
         while next < again.to {
+            if began.elapsed() > STALE {
+                return Ok(Some(Batch::default()));
+            }
             let from = next;
             next = from.plus(schedule.bucket).min(again.to);
             let bucket = Window { from, to: next };
             // What was never counted is not made up by reading it again.
-            let counted = progress.seen.contains_key(&from);
+            let counted = progress.seen.range(from..next).next().is_some();
             let batch = match counted {
                 true => self.old_bucket(bucket, progress, trusted).await?,
                 false => None,

@@ -13,8 +13,8 @@ use aws_sdk_cloudtrail::operation::describe_query::DescribeQueryOutput;
 use aws_sdk_cloudtrail::operation::get_query_results::GetQueryResultsOutput;
 use aws_sdk_cloudtrail::types::{QueryStatisticsForDescribeQuery, QueryStatus};
 
-use super::query::{Answer, End, Engine, Leaf, Look, Started};
-use super::sql::{self, KeyExchangeMember, Reader, Table};
+use super::query::{Answer, End, Engine, Leaf, Look, Query, Started};
+use super::sql::{self, Reader, Table};
 pub use super::sql::{MOST_ROWS, PAGE};
 use crate::aws::{self, Observer, Quota};
 use crate::batch::Scanned;
@@ -56,7 +56,6 @@ pub struct Lake {
     observer: Observer,
     quota: Arc<Quota>,
     settings: Settings,
-    key_exchange: KeyExchangeMember,
 }
 
 impl Lake {
@@ -64,26 +63,26 @@ impl Lake {
     pub fn new(config: &SdkConfig, settings: Settings, quota: Arc<Quota>) -> Self {
         let observer = Observer::default();
         let config = Builder::from(config).interceptor(observer.clone()).build();
-        let key_exchange = KeyExchangeMember::new(match settings.key_exchange {
-            KeyExchange::Column => "tlsDetails.keyExchange",
-            KeyExchange::EventJson => "json_extract_scalar(eventJson, '$.tlsDetails.keyExchange')",
-        });
         Self {
             client: Client::from_conf(config),
             observer,
             quota,
             settings,
-            key_exchange,
         }
     }
 
-    fn statement(&self, leaf: &Leaf) -> String {
+    fn statement(&self, query: &Query) -> String {
+        let leaf = &query.leaf;
         let store = &self.settings.event_data_store;
+        let key_exchange = match self.settings.key_exchange {
+            KeyExchange::Column => "tlsDetails.keyExchange",
+            KeyExchange::EventJson => "json_extract_scalar(eventJson, '$.tlsDetails.keyExchange')",
+        };
         let table = Table {
             // The id as it is: Lake takes it without quotes, and the configuration nothing but ids.
             name: store.rsplit('/').next().unwrap_or(store),
-            seconds: "CAST(to_unixtime(eventTime) AS bigint)",
-            key_exchange: self.key_exchange.sql(),
+            seconds: "CAST(floor(to_unixtime(eventTime)) AS bigint)",
+            key_exchange: (!query.plain).then_some(key_exchange),
             deduplicate: self.settings.deduplicate,
             bucket: self.settings.bucket,
         };
@@ -165,6 +164,12 @@ impl Lake {
 }
 
 impl Engine for Lake {
+    const PARTS_SAVE: bool = true;
+
+    fn identity(&self) -> String {
+        format!("{:?}", self.settings)
+    }
+
     async fn greet(&self) -> Result<(), SourceError> {
         let store = self.client.get_event_data_store();
         let request = store.event_data_store(&self.settings.event_data_store);
@@ -172,64 +177,68 @@ impl Engine for Lake {
     }
 
     /// The API has no token.
-    async fn start(&self, leaf: &Leaf, _: &str) -> Result<Started, SourceError> {
-        loop {
-            let request = self
-                .client
-                .start_query()
-                .query_statement(self.statement(leaf))
-                .set_event_data_store_owner_account_id(self.settings.owner_account.clone())
-                .customize()
-                .config_override(aws_sdk_cloudtrail::Config::builder().retry_config(aws::once()));
-            let error = match request.send().await {
-                Ok(answer) => match answer.query_id {
-                    Some(id) if !id.is_empty() => return Ok(Started::Query(id)),
-                    _ => {
-                        let message = "StartQuery told no query id";
-                        return Err(SourceError::new(Reason::BadAnswer, message));
-                    }
-                },
-                Err(error) => error,
-            };
-            let told = error
-                .as_service_error()
-                .and_then(|error| error.meta().message());
-            // A statement that is refused costs nothing: the next one asks for what the store has.
-            if !told.is_some_and(|message| self.key_exchange.refused(message)) {
-                return Err(aws::failed(&self.observer, "StartQuery", error));
-            }
+    async fn start(&self, query: &Query, _: &str) -> Result<Started, SourceError> {
+        let request = self
+            .client
+            .start_query()
+            .query_statement(self.statement(query))
+            .set_event_data_store_owner_account_id(self.settings.owner_account.clone())
+            .customize()
+            .config_override(aws_sdk_cloudtrail::Config::builder().retry_config(aws::once()));
+        let error = match request.send().await {
+            Ok(answer) => match answer.query_id {
+                Some(id) if !id.is_empty() => return Ok(Started::Query(id)),
+                _ => {
+                    let message = "StartQuery told no query id";
+                    return Err(SourceError::new(Reason::BadAnswer, message));
+                }
+            },
+            Err(error) => error,
+        };
+        let told = error.as_service_error();
+        let told = told.and_then(|error| error.meta().message());
+        // A statement that is refused costs nothing.
+        match told.is_some_and(|message| !query.plain && sql::no_key_exchange(message)) {
+            true => Ok(Started::Reworded),
+            false => Err(aws::failed(&self.observer, "StartQuery", error)),
         }
     }
 
-    async fn look(&self, id: &str, leaf: &Leaf) -> Result<Look, SourceError> {
-        let query = match self.describe(id).await {
+    async fn look(&self, id: &str, query: &Query) -> Result<Look, SourceError> {
+        let told = match self.describe(id).await {
             // The query is older than AWS keeps results, or was never known.
-            Err(error) if matches!(error.reason, Reason::NotFound | Reason::Rejected) => {
-                return Ok(Look::unknown(error));
-            }
+            Err(error) if error.reason == Reason::NotFound => return Ok(Look::unknown(error)),
             answer => answer?,
         };
-        let message = query.error_message().unwrap_or("AWS tells no reason");
+        let message = told.error_message().unwrap_or("AWS tells no reason");
         let failed = |reason| {
             let message = format!("the query failed at AWS: {message}");
             SourceError::new(reason, message)
         };
-        let end = match query.query_status() {
-            Some(QueryStatus::Finished) => End::Complete(self.answer(id, leaf).await?),
+        let end = match told.query_status() {
+            Some(QueryStatus::Finished) => match self.answer(id, &query.leaf).await {
+                // Its results are gone.
+                Err(error) if matches!(error.reason, Reason::NotFound | Reason::Rejected) => {
+                    End::Failed(error)
+                }
+                answer => End::Complete(answer?),
+            },
             Some(QueryStatus::Cancelled) => End::Stopped,
             // Its rows could be read, and are not all.
-            Some(QueryStatus::TimedOut) => End::TooMuch(SourceError::new(
-                Reason::Timeout,
-                "the query took AWS too long",
-            )),
-            Some(QueryStatus::Failed) if self.key_exchange.refused(message) => End::Reworded,
+            Some(QueryStatus::TimedOut) => {
+                let message = "the query took AWS too long";
+                End::TooMuch(SourceError::new(Reason::Timeout, message))
+            }
+            Some(QueryStatus::Failed) if !query.plain && sql::no_key_exchange(message) => {
+                End::Reworded
+            }
             Some(QueryStatus::Failed) if sql::too_much(message) => {
                 End::TooMuch(failed(Reason::Timeout))
             }
             Some(QueryStatus::Failed) => End::Failed(failed(Reason::Rejected)),
             _ => return Ok(Look::Running),
         };
-        let scanned = query
+        let scanned = told
             .query_statistics()
             .map_or_else(Scanned::default, scanned);
         Ok(Look::Ended(end, scanned))

@@ -16,7 +16,7 @@ use aws_sdk_cloudwatchlogs::operation::get_query_results::GetQueryResultsOutput;
 use aws_sdk_cloudwatchlogs::types::{QueryStatistics, QueryStatus};
 
 pub use self::text::Form;
-use super::query::{Answer, End, Engine, Leaf, Look, Started, numbers};
+use super::query::{Answer, End, Engine, Leaf, Look, Query, Started, numbers};
 use crate::aws::{self, Observer, Quota};
 use crate::batch::Scanned;
 use crate::source::{Reason, SourceError};
@@ -114,13 +114,20 @@ impl LogsInsights {
 }
 
 impl Engine for LogsInsights {
+    const PARTS_SAVE: bool = true;
+
+    fn identity(&self) -> String {
+        format!("{:?}", self.settings)
+    }
+
     async fn greet(&self) -> Result<(), SourceError> {
         let request = self.client.describe_log_groups().limit(1);
         aws::greeted(&self.observer, "DescribeLogGroups", request.send()).await
     }
 
     /// The API has no token.
-    async fn start(&self, leaf: &Leaf, _: &str) -> Result<Started, SourceError> {
+    async fn start(&self, query: &Query, _: &str) -> Result<Started, SourceError> {
+        let leaf = &query.leaf;
         let request = self
             .client
             .start_query()
@@ -152,7 +159,7 @@ impl Engine for LogsInsights {
         }
     }
 
-    async fn look(&self, id: &str, leaf: &Leaf) -> Result<Look, SourceError> {
+    async fn look(&self, id: &str, query: &Query) -> Result<Look, SourceError> {
         let first = match self.page(id, None).await {
             // The query is older than AWS keeps results, or was never known.
             Err(error) if matches!(error.reason, Reason::NotFound | Reason::Rejected) => {
@@ -166,7 +173,9 @@ impl Engine for LogsInsights {
             .map_or_else(Scanned::default, scanned);
         let end = match first.status {
             // Rows of a query that still runs are partial.
-            Some(QueryStatus::Complete) => End::Complete(self.answer(id, leaf, first).await?),
+            Some(QueryStatus::Complete) => {
+                End::Complete(self.answer(id, &query.leaf, first).await?)
+            }
             Some(QueryStatus::Cancelled) => End::Stopped,
             Some(QueryStatus::Failed) => End::Failed(SourceError::new(
                 Reason::Rejected,

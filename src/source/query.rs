@@ -2,66 +2,79 @@
 //! the query's id stored before its answer is awaited; a window split where the answer would not be whole.
 
 mod answer;
+mod flight;
 mod leaf;
 pub mod numbers;
 mod plan;
 mod progress;
 mod steps;
 
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
-use tracing::{debug, warn};
+use tokio::time::timeout;
+use tracing::debug;
+use xxhash_rust::xxh3::xxh3_128;
 
 pub use self::answer::{Answer, CallRow, Members, MetMembers, Rows};
 pub use self::leaf::{Ask, Leaf, Part};
 use self::plan::Plan;
 pub use self::plan::{Recount, Settings};
-use self::progress::InFlight;
+use self::progress::Next;
 pub use self::progress::QueryProgress;
-use self::steps::{
-    advance, asked, checked, not_recounted, passed, prepared, replaced, rest, without_query,
-};
+use self::steps::{asked, begun_anew, passed, prepared};
 use crate::aws::{Observer, Quota};
 use crate::batch::{Batch, Scanned};
 use crate::source::{Reason, Requests, Source, SourceError};
 use crate::time::Timestamp;
 
-/// The longest pause between two looks at a running query.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// After so many windows of the longest length that went well, longer ones are tried.
-const TRY_LONGER: u32 = 8;
 /// How long a request may take while the process ends.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A query engine of AWS.
 pub trait Engine: Send + Sync + 'static {
+    /// Whether a shorter time is less work: it is not where a query reads whole days, whatever it asks.
+    const PARTS_SAVE: bool;
+
+    /// What is asked, whatever the time: the numbers of another question cannot be compared with its.
+    fn identity(&self) -> String;
+
     /// Asks for as little as possible, so that AWS's clock is known.
     fn greet(&self) -> impl Future<Output = Result<(), SourceError>> + Send;
 
-    /// Starts the query of a leaf. Where AWS takes a token, the same leaf and token are the same query, however
-    /// often it is started; elsewhere a start is not tried again blindly: it may run, and cost, though its answer
-    /// was lost.
+    /// Starts a query. Where AWS takes a token, the same query and token are one query, however often it is started;
+    /// elsewhere a start is not tried again blindly: it may run, and cost, though its answer was lost.
     fn start(
         &self,
-        leaf: &Leaf,
+        query: &Query,
         token: &str,
     ) -> impl Future<Output = Result<Started, SourceError>> + Send;
 
     /// Looks at a query.
-    fn look(&self, id: &str, leaf: &Leaf)
-    -> impl Future<Output = Result<Look, SourceError>> + Send;
+    fn look(
+        &self,
+        id: &str,
+        query: &Query,
+    ) -> impl Future<Output = Result<Look, SourceError>> + Send;
 
     /// Stops a query; one that has ended already is no error worth telling.
     fn stop(&self, id: &str) -> impl Future<Output = Result<(), SourceError>> + Send;
 
     /// What watches its requests.
     fn observer(&self) -> &Observer;
+}
+
+/// What is asked of an engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Query {
+    /// What it asks for.
+    pub leaf: Leaf,
+    /// Without the key exchange: the table has none.
+    pub plain: bool,
 }
 
 /// What became of a start.
@@ -71,6 +84,8 @@ pub enum Started {
     Query(String),
     /// AWS holds nothing of that time: it is before the store was made, or its retention is over.
     Nothing,
+    /// The table has no key exchange: all else is to be asked.
+    Reworded,
 }
 
 /// What a query looks like.
@@ -89,11 +104,11 @@ pub enum End {
     Complete(Answer),
     /// It was stopped, by this program as it ended or by somebody else.
     Stopped,
-    /// It asked for more than the engine could do in its time or memory: the parts are to be asked for.
+    /// It asked for more rows or groups than the engine could hold: the parts are to be asked for.
     TooMuch(SourceError),
     /// It has failed, or is not known any more: the same must be asked anew.
     Failed(SourceError),
-    /// The engine does not know a member that was asked for, and will not ask for it again: the rest is asked anew.
+    /// The table has no key exchange: all else is to be asked.
     Reworded,
 }
 
@@ -115,9 +130,15 @@ pub struct QuerySource<E> {
     /// A start whose answer is awaited: it goes on when the waiting is given up.
     starting: Option<JoinHandle<Result<Started, SourceError>>>,
     /// A query that was started and handed out, until it is seen in the progress.
-    unstored: Option<(Vec<Leaf>, String)>,
+    unstored: Option<(Next, String)>,
     /// The token of the next start, if this process made it.
     token: Option<String>,
+    /// What is asked, as text that tells one question from another.
+    identity: String,
+    /// Whether this process knows that the table has no key exchange.
+    plain: bool,
+    /// How often in a row a window could not be counted again, or an answer not be read.
+    in_vain: u32,
     /// The query that this process was the first to start.
     own: Option<String>,
     /// How many windows of the longest length went well since one had too many rows.
@@ -131,7 +152,15 @@ pub struct QuerySource<E> {
 impl<E: Engine> QuerySource<E> {
     /// A source that asks `engine`.
     pub fn new(engine: E, settings: Settings, quota: Arc<Quota>) -> Self {
+        let asked = (
+            engine.identity(),
+            settings.schedule.bucket,
+            settings.recount,
+        );
         Self {
+            identity: format!("{:032x}", xxh3_128(format!("{asked:?}").as_bytes())),
+            plain: false,
+            in_vain: 0,
             engine: Arc::new(engine),
             longest: settings.schedule.longest,
             settings,
@@ -158,8 +187,8 @@ impl<E: Engine> QuerySource<E> {
         now: Timestamp,
     ) -> Result<Option<Batch>, SourceError> {
         // A query that was handed out and not committed runs all the same: it is not started twice.
-        if let Some((leaves, id)) = self.unstored.clone() {
-            return Ok(Some(asked(&leaves, id, now)));
+        if let Some((next, id)) = self.unstored.clone() {
+            return Ok(Some(asked(&next, id, self.trusted(now))));
         }
         let mut plan = self
             .settings
@@ -185,13 +214,18 @@ impl<E: Engine> QuerySource<E> {
         if !settled(self.trusted(now)) {
             return Ok(None);
         }
-        let token = match &progress.token {
-            Some(token) if leaves == progress.leaves => token,
-            _ => return Ok(Some(self.prepare(&leaves))),
+        let next = match &progress.next {
+            Some(next) if next.query.leaf == leaf && leaves == progress.list_of(&leaf) => next,
+            _ => return Ok(Some(self.prepare(&leaves, leaf, progress))),
         };
-        let id = match self.start(&leaf, token).await? {
-            Started::Query(id) => id,
-            Started::Nothing => return Ok(Some(passed(&leaf, rest(&leaves), progress))),
+        let id = match self.start(next).await {
+            Ok(Started::Query(id)) => id,
+            Ok(Started::Nothing) => return Ok(Some(passed(&leaf, progress))),
+            Ok(Started::Reworded) => {
+                self.plain = true;
+                return Ok(Some(self.prepare(&leaves, leaf, progress)));
+            }
+            Err(error) => return self.failed_again(&leaf, progress, error).map(Some),
         };
         // The answer told AWS's clock anew: what has not settled by it must not be counted.
         if !settled(self.trusted(now)) {
@@ -202,29 +236,32 @@ impl<E: Engine> QuerySource<E> {
             self.stop_query(&id).await;
             self.place = None;
             // By another token, as by this one AWS would give the query that was stopped.
-            return Ok(Some(self.prepare(&leaves)));
+            return Ok(Some(self.prepare(&leaves, leaf, progress)));
         }
-        self.unstored = Some((leaves.clone(), id.clone()));
+        self.unstored = Some((next.clone(), id.clone()));
         // By the token of an earlier life it may be a query that this one stopped as it ended.
-        self.own = (self.token.as_ref() == Some(token)).then(|| id.clone());
-        Ok(Some(asked(&leaves, id, now)))
+        self.own = (self.token.as_ref() == Some(&next.token)).then(|| id.clone());
+        Ok(Some(asked(next, id, self.trusted(now))))
     }
 
-    /// A batch that stores what is asked next.
-    fn prepare(&mut self, leaves: &[Leaf]) -> Batch {
-        let token = format!("{:032x}", fastrand::u128(..));
-        let batch = prepared(leaves, &token);
-        self.token = Some(token);
+    /// A batch that stores what is started next. What is counted again is asked for in the words of the first time.
+    fn prepare(&mut self, leaves: &[Leaf], leaf: Leaf, progress: &QueryProgress) -> Batch {
+        let plain = self.plain || leaf.recount && progress.plain;
+        let next = Next {
+            query: Query { leaf, plain },
+            token: format!("{:032x}", fastrand::u128(..)),
+        };
+        let batch = prepared(leaves, &next);
+        self.token = Some(next.token);
         batch
     }
 
-    async fn start(&mut self, leaf: &Leaf, token: &str) -> Result<Started, SourceError> {
+    async fn start(&mut self, next: &Next) -> Result<Started, SourceError> {
         if self.starting.is_none() {
             self.place = Some(self.quota.start().await);
-            let (engine, leaf, token) = (Arc::clone(&self.engine), leaf.clone(), token.to_owned());
-            self.starting = Some(tokio::spawn(
-                async move { engine.start(&leaf, &token).await },
-            ));
+            let (engine, next) = (Arc::clone(&self.engine), next.clone());
+            let start = async move { engine.start(&next.query, &next.token).await };
+            self.starting = Some(tokio::spawn(start));
         }
         let outcome = match &mut self.starting {
             Some(starting) => starting.await,
@@ -238,204 +275,6 @@ impl<E: Engine> QuerySource<E> {
             self.place = None;
         }
         started
-    }
-
-    /// Waits for the query in flight, and counts its answer.
-    async fn finish(
-        &mut self,
-        query: &InFlight,
-        progress: &QueryProgress,
-        now: Timestamp,
-    ) -> Result<Batch, SourceError> {
-        self.unstored = None;
-        if self.place.is_none() {
-            self.place = Some(self.quota.running().await);
-        }
-        let (began, mut pause) = (Instant::now(), self.settings.first_pause);
-        loop {
-            self.quota.poll().await;
-            if let Look::Ended(end, scanned) = self.engine.look(&query.id, &query.leaf).await? {
-                return self.ended(query, progress, now, end, scanned);
-            }
-            let ran = now.since(query.started) + began.elapsed();
-            if ran >= self.settings.timeout {
-                self.stop_query(&query.id).await;
-                // What it scanned until now is paid for.
-                let scanned = match self.engine.look(&query.id, &query.leaf).await {
-                    Ok(Look::Ended(_, scanned)) => scanned,
-                    _ => Scanned::default(),
-                };
-                let limit = humantime::format_duration(self.settings.timeout);
-                let message = format!("the query was stopped after {limit}");
-                let error = SourceError::new(Reason::Timeout, message);
-                return self.ended(query, progress, now, End::TooMuch(error), scanned);
-            }
-            sleep(pause).await;
-            pause = (pause * 3 / 2).min(LONGEST_PAUSE.max(self.settings.first_pause));
-        }
-    }
-
-    /// Takes in how a query ended, and what it cost.
-    fn ended(
-        &mut self,
-        query: &InFlight,
-        progress: &QueryProgress,
-        now: Timestamp,
-        end: End,
-        scanned: Scanned,
-    ) -> Result<Batch, SourceError> {
-        self.place = None;
-        let mut batch = match end {
-            End::Complete(answer) => {
-                self.answered(&query.leaf, progress, self.trusted(now), answer)?
-            }
-            End::Stopped => {
-                if self.own.as_deref() == Some(query.id.as_str()) {
-                    let message = "the query was stopped at AWS by somebody else";
-                    self.failure = Some(SourceError::new(Reason::Rejected, message));
-                }
-                Batch::default()
-            }
-            End::TooMuch(error) => self.in_parts(&query.leaf, progress, error),
-            End::Failed(error) => {
-                self.failure = Some(error);
-                Batch::default()
-            }
-            End::Reworded => Batch::default(),
-        };
-        batch.scanned = scanned;
-        batch.progress.push(progress::remove_query());
-        Ok(batch)
-    }
-
-    /// Takes the answer of a leaf in, or splits it.
-    fn answered(
-        &mut self,
-        leaf: &Leaf,
-        progress: &QueryProgress,
-        now: Timestamp,
-        answer: Answer,
-    ) -> Result<Batch, SourceError> {
-        let rest = rest(&progress.leaves);
-        let batch = match (answer.truncated, answer.rows) {
-            (true, _) => self.split(leaf, rest, progress)?,
-            (false, Rows::Values(values)) => {
-                let Ask::Values(part) = leaf.ask else {
-                    let message = "the answer is of another question";
-                    return Err(SourceError::new(Reason::BadAnswer, message));
-                };
-                // A member that is missing and one that is empty are asked for together.
-                let values: BTreeSet<Option<String>> = values.into_iter().collect();
-                if values.is_empty() {
-                    let message = "a window that has too many rows has none";
-                    self.failure = Some(SourceError::new(Reason::BadAnswer, message));
-                    Batch::default()
-                } else {
-                    let mut leaves = rest.to_vec();
-                    let parts = leaf.by_value(part, values.into_iter().collect());
-                    leaves.extend(parts.into_iter().rev());
-                    replaced(&leaves)
-                }
-            }
-            (false, Rows::Records(rows)) => {
-                let bucket = self.settings.schedule.bucket;
-                for (at, _) in &rows {
-                    answer::check_bucket(leaf, *at, bucket)?;
-                }
-                checked(leaf, rest, progress, &rows, bucket)
-            }
-            (false, Rows::Calls(rows)) => self.counted(leaf, rest, progress, now, &rows)?,
-        };
-        Ok(batch)
-    }
-
-    fn counted(
-        &mut self,
-        leaf: &Leaf,
-        rest: &[Leaf],
-        progress: &QueryProgress,
-        now: Timestamp,
-        rows: &[CallRow],
-    ) -> Result<Batch, SourceError> {
-        let bucket = self.settings.schedule.bucket;
-        let minimum = self.settings.minimum_version;
-        let (counts, no_calls) = answer::counts(leaf, rows, bucket, minimum, now)?;
-        if no_calls > 0 {
-            debug!(
-                events = no_calls,
-                "log events without eventSource are no API calls"
-            );
-        }
-        if leaf.ask == Ask::CallsWithoutEventName {
-            let from = leaf.window.from;
-            warn!(%from, calls = counts.calls(), "too many calls for one answer: counted without event_name, as `other`");
-        }
-        // After some windows that went well in one piece, the next may be longer again: to try costs a scan.
-        let whole = leaf.holds_watermark()
-            && leaf.only.is_empty()
-            && progress.watermark == Some(leaf.window.from);
-        if whole && leaf.window.length() >= self.longest {
-            self.went_well += 1;
-            if self.went_well >= TRY_LONGER {
-                self.went_well = 0;
-                self.longest = (self.longest * 2).min(self.settings.schedule.longest);
-            }
-        }
-        let mut batch = replaced(rest);
-        batch.counts = counts;
-        batch.recounted = leaf.recount.then_some(leaf.window);
-        if leaf.holds_watermark() && self.settings.recount.is_some_and(|it| it.check_first) {
-            for (at, more) in answer::records(rows) {
-                let records = progress.records.get(&at).copied().unwrap_or_default() + more;
-                batch.progress.push(progress::put_records(at, records));
-            }
-        }
-        advance(&mut batch, leaf, rest, progress);
-        Ok(batch)
-    }
-
-    /// Asks for the parts of a leaf instead of all of it.
-    fn split(
-        &mut self,
-        leaf: &Leaf,
-        rest: &[Leaf],
-        progress: &QueryProgress,
-    ) -> Result<Batch, SourceError> {
-        let Some(parts) = leaf.split(self.settings.schedule.bucket) else {
-            if leaf.recount {
-                return Ok(not_recounted(leaf, rest, progress));
-            }
-            let from = leaf.window.from;
-            let message = format!(
-                "the second from {from} has more rows than an answer holds, even without event_name"
-            );
-            return Err(SourceError::new(Reason::Truncated, message));
-        };
-        if leaf.holds_watermark() {
-            let shorter = (leaf.window.length() / 2).max(self.settings.schedule.bucket);
-            self.longest = self.longest.min(shorter);
-            self.went_well = 0;
-        }
-        debug!(from = %leaf.window.from, to = %leaf.window.to, ask = ?leaf.ask, "split");
-        let mut leaves = rest.to_vec();
-        leaves.extend(parts.into_iter().rev());
-        Ok(replaced(&leaves))
-    }
-
-    /// A query that was too much for its engine: next time for less.
-    fn in_parts(&mut self, leaf: &Leaf, progress: &QueryProgress, error: SourceError) -> Batch {
-        self.failure = Some(error);
-        let halves = leaf.window.halves().is_some();
-        let split = halves.then(|| self.split(leaf, rest(&progress.leaves), progress).ok());
-        split.flatten().unwrap_or_default()
-    }
-
-    async fn stop_query(&self, id: &str) {
-        match timeout(FAREWELL, self.engine.stop(id)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(query = id, %error, "not stopped"),
-            Err(_) => warn!(query = id, "not stopped in time; it may run on at AWS"),
-        }
     }
 }
 
@@ -454,11 +293,14 @@ impl<E: Engine> Source for QuerySource<E> {
         if self.engine.observer().ahead().is_none() {
             self.engine.greet().await?;
         }
-        match &progress.query {
-            // Its answer cannot be read, and will not be: what it asked for is given up next.
-            Some(query) if now.since(query.started) > self.settings.catch_up_limit => {
-                Ok(Some(without_query()))
+        if progress.identity.as_deref() != Some(self.identity.as_str()) {
+            // The query that runs asks another question.
+            if let Some(query) = &progress.query {
+                self.stop_query(&query.id).await;
             }
+            return Ok(Some(begun_anew(progress, &self.identity)));
+        }
+        match &progress.query {
             Some(query) => self.finish(query, progress, now).await.map(Some),
             None => self.begin(progress, now).await,
         }

@@ -2,7 +2,6 @@
 
 mod rows;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tracing::warn;
@@ -22,8 +21,8 @@ pub(super) struct Table<'t> {
     pub(super) name: &'t str,
     /// The time of a call in whole seconds since 1970.
     pub(super) seconds: &'t str,
-    /// The key exchange of a call.
-    pub(super) key_exchange: &'t str,
+    /// The key exchange of a call; `None` where the table has none.
+    pub(super) key_exchange: Option<&'t str>,
     /// Whether records of one event id are one call.
     pub(super) deduplicate: bool,
     /// The grid of time.
@@ -81,7 +80,10 @@ pub(super) fn statement(leaf: &Leaf, table: &Table<'_>, conditions: &str) -> Str
                 (present("eventSource"), column::EVENT_SOURCE),
                 (present("tlsDetails.tlsVersion"), column::TLS_VERSION),
                 (present("tlsDetails.cipherSuite"), column::CIPHER_SUITE),
-                (present(table.key_exchange), column::KEY_EXCHANGE),
+                (
+                    table.key_exchange.map_or("''".to_owned(), present),
+                    column::KEY_EXCHANGE,
+                ),
                 (present("recipientAccountId"), column::ACCOUNT_ID),
                 (present("awsRegion"), column::AWS_REGION),
             ];
@@ -147,54 +149,25 @@ pub(super) fn timestamp(time: Timestamp) -> String {
     format!("timestamp '{text}'")
 }
 
-/// Where a table has the key exchange; AWS's own schemas do not name it, so it may not be there.
-#[derive(Debug)]
-pub(super) struct KeyExchangeMember {
-    path: &'static str,
-    missing: AtomicBool,
+/// Whether an engine's error says that the table has no key exchange: AWS's own schemas do not name it.
+pub(super) fn no_key_exchange(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    let unknown = message.contains("cannot be resolved") || message.contains("column_not_found");
+    let missing = unknown && message.contains("keyexchange");
+    if missing {
+        warn!(
+            error = message,
+            "key exchanges are `unreported`: the table does not have them"
+        );
+    }
+    missing
 }
 
-impl KeyExchangeMember {
-    pub(super) fn new(path: &'static str) -> Self {
-        Self {
-            path,
-            missing: AtomicBool::new(false),
-        }
-    }
-
-    /// The member in SQL, or empty text where the table has none.
-    pub(super) fn sql(&self) -> &'static str {
-        match self.missing.load(Ordering::Relaxed) {
-            true => "''",
-            false => self.path,
-        }
-    }
-
-    /// Whether an engine's error says that the table has no such member. It is not asked for again.
-    pub(super) fn refused(&self, message: &str) -> bool {
-        let named = message.to_ascii_lowercase().contains("keyexchange");
-        let refused = named && !self.missing.swap(true, Ordering::Relaxed);
-        if refused {
-            warn!(
-                error = message,
-                "key exchanges are `unreported`: the table does not have them"
-            );
-        }
-        refused
-    }
-}
-
-/// Whether an error says that the engine would do less at once (AWS: "Optimize CloudTrail Lake queries" and
-/// "Troubleshooting in Athena").
+/// Whether an error says that the engine cannot hold what was asked for at once (AWS: "Optimize CloudTrail Lake
+/// queries" and "Troubleshooting in Athena").
 pub(super) fn too_much(message: &str) -> bool {
-    [
-        "exhausted resources",
-        "response is too large",
-        "timeout",
-        "timed out",
-    ]
-    .iter()
-    .any(|sign| message.to_ascii_lowercase().contains(sign))
+    let message = message.to_ascii_lowercase();
+    message.contains("exhausted resources") || message.contains("response is too large")
 }
 
 #[cfg(test)]
@@ -206,7 +179,7 @@ mod tests {
         Table {
             name: "t",
             seconds: "s",
-            key_exchange: "tlsDetails.keyExchange",
+            key_exchange: Some("tlsDetails.keyExchange"),
             deduplicate,
             bucket: Duration::from_secs(300),
         }
@@ -267,12 +240,16 @@ mod tests {
     }
 
     #[test]
-    fn a_table_without_key_exchanges_is_asked_for_them_once() {
-        let member = KeyExchangeMember::new("tlsDetails.keyExchange");
-        assert!(!member.refused("Column 'tlsdetails.tlsversion' cannot be resolved"));
-        assert_eq!(member.sql(), "tlsDetails.keyExchange");
-        assert!(member.refused("Column 'tlsdetails.keyexchange' cannot be resolved"));
-        assert_eq!(member.sql(), "''");
-        assert!(!member.refused("Column 'tlsdetails.keyexchange' cannot be resolved"));
+    fn errors_are_told_apart_by_their_texts() {
+        assert!(no_key_exchange(
+            "line 1:2: Column 'tlsdetails.keyexchange' cannot be resolved"
+        ));
+        assert!(!no_key_exchange(
+            "Column 'tlsdetails.tlsversion' cannot be resolved"
+        ));
+        let mismatch = "HIVE_PARTITION_SCHEMA_MISMATCH: struct<keyexchange:string>";
+        assert!(!no_key_exchange(mismatch));
+        assert!(too_much("Query exhausted resources at this scale factor"));
+        assert!(!too_much("Read timed out"));
     }
 }

@@ -14,7 +14,10 @@ POST events       {PLACE, "events": [{"timestamp", "queryable", "message"}]}, or
                   {"event_history": true, "account", "region"}
 POST, GET clock   {"set_ms"} frozen there | {"advance_ms"} | {"real": true, "offset_ms"}
 POST credentials  [{"access_key", "secret", "session_token", "account", "expires_ms", "denied", "monitors",
-                  "delegates_for"}]
+                  "delegates_for"}]; expires_ms by the double's clock
+POST roles        [{"arn", "trusts": [account, ...], "external_id", "denied", "monitors", "delegates_for",
+                  "expires_in_seconds", "max_session_seconds"}] that sts:AssumeRole finds, see roles.py
+POST sts          {"start": true} starts moto's STS now; else it starts when it is first asked
 POST, GET switches  some or all of world.SWITCHES
 POST, DELETE faults  [{"operation", "skip", "times", "action"}], see faults.py
 GET stats         what was called, scanned, left alone: see stats.py
@@ -30,6 +33,7 @@ from itertools import starmap
 
 from events import Event, LogGroup
 from history import EventHistory
+from roles import Role
 from stats import stats
 from trail_tables import WorkGroup
 from world import SWITCHES, Credential, World
@@ -146,6 +150,20 @@ def add_credentials(world: World, body: list[dict]) -> dict:
     return {"credentials": len(world.credentials)}
 
 
+def add_roles(world: World, body: list[dict]) -> dict:
+    """Adds, or replaces by ARN; sessions that were given out stay as they are."""
+    for order in body:
+        role = Role(**order)
+        world.roles[role.arn] = role
+    return {"roles": len(world.roles)}
+
+
+def start_sts(world: World, body: dict) -> dict:
+    if body != {"start": True}:
+        raise ValueError('no order but {"start": true}')
+    return {"port": world.sts.port()}
+
+
 def set_switches(world: World, body: dict) -> dict:
     if unknown := set(body) - set(SWITCHES):
         raise ValueError(f"no switch {sorted(unknown)}")
@@ -206,6 +224,8 @@ CONTROLS = {
     ("POST", "clock"): set_clock,
     ("GET", "clock"): get_clock,
     ("POST", "credentials"): add_credentials,
+    ("POST", "roles"): add_roles,
+    ("POST", "sts"): start_sts,
     ("POST", "switches"): set_switches,
     ("GET", "switches"): get_switches,
     ("POST", "faults"): add_faults,

@@ -10,6 +10,7 @@ Actions, one per fault:
   {"query": "exhausted" | "retryable"}                       failed for want of resources, or (Athena) only for now
   {"query": "forever" | "vanish"}                            it never ends, or its id is unknown at once
 
+Calls of STS have faults too, but for those of queries; theirs are answered in STS's XML.
 Each service has its own words for such an end. An operation is named alone ("StartQuery": of any service) or with the
 signing name of its service ("cloudtrail:StartQuery").
 """

@@ -53,7 +53,7 @@ def authenticate(world: World, method: str, path: str, headers, body: bytes, ser
     if not hmac.compare_digest(signature, _expected(credential, region, service, method, path, headers, names, body)):
         raise AwsError("InvalidSignatureException", MISMATCH)
     _check_time(world, date)
-    if credential.expires_ms is not None and world.clock.now_ms() >= credential.expires_ms:
+    if credential.expired(world.clock):
         raise AwsError("ExpiredTokenException", "The security token included in the request is expired")
     return credential, region
 

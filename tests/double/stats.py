@@ -2,7 +2,8 @@
 
 `calls` and `errors` are by "service:Operation", a service being its signing name; `peaks` are the most requests of one
 second, by that and by "account/region"; `peak_starts_per_second`, `peak_polls_per_second`, `peak_running`,
-`bytes_scanned_started`, `bytes_scanned_completed` and `bytes_held` are of Logs Insights alone.
+`bytes_scanned_started`, `bytes_scanned_completed` and `bytes_held` are of Logs Insights alone. `sessions` are those
+that STS gave out, in that order.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from log_queries import LogQuery
+from roles import RoleSession
 from world import World
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ def stats(world: World, body) -> dict:
         "orphans": [query.id for query in world.history if query.orphaned()],
         "broken": world.broken,
         "signed_with": sorted(world.signed_with),
+        "sessions": [held.stats() for held in world.credentials.values() if isinstance(held, RoleSession)],
     }
 
 

@@ -1,4 +1,4 @@
-"""HTTP and awsJson1.1: dispatch by X-Amz-Target, authentication, error bodies, and faults on the wire."""
+"""HTTP and awsJson1.1: dispatch by X-Amz-Target or to STS, authentication, error bodies, and faults on the wire."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import control
+import sts
+from answers import Answer
 from calls import Call
 from errors import AwsError
 from signature import authenticate
@@ -55,7 +57,6 @@ def service_of(target: str) -> Service | None:
     return service
 
 
-JSON = "application/json"
 AMZ_JSON = "application/x-amz-json-1.1"
 
 
@@ -83,54 +84,72 @@ class Handler(BaseHTTPRequestHandler):
         body = self.body()
         try:
             answer = control.answer(self.world, method, self.path, json.loads(body) if body else None)
-            self.reply(200, answer, JSON)
+            self.reply(200, answer)
         except control.Unknown as unknown:
-            self.reply(404, {"error": str(unknown)}, JSON)
+            self.reply(404, {"error": str(unknown)})
         except (ValueError, TypeError, KeyError, OSError) as error:  # a wrong order is the test's mistake
-            self.reply(400, {"error": repr(error)}, JSON)
+            self.reply(400, {"error": repr(error)})
         except Exception:
-            self.reply(500, error_body(self.broke(f"{method} {self.path}")), JSON)
+            name = f"{method} {self.path}"
+            error = self.broke(name)
+            self.world.count_error(name, error.code)
+            self.send(json_error(error))
 
     def service(self) -> None:
-        """One request to AWS, with whatever fault has been ordered for it."""
+        """One request to AWS."""
         body = self.body()
+        if sts.is_query(self.headers):
+            answer = functools.partial(sts.answer, self.world, self.command, self.path, self.headers, body)
+            self.serve("sts", sts.operation(body), lambda _: answer(), sts.error_answer)
+            return
         prefix, _, operation = self.headers.get("x-amz-target", "").rpartition(".")
         service = service_of(prefix.rpartition(".")[2])
-        signing_name = service.signing_name if service else prefix
+        operate = functools.partial(self.operate, service, operation, body)
+        self.serve(service.signing_name if service else prefix, operation, operate, json_error)
+
+    def serve(
+        self,
+        signing_name: str,
+        operation: str,
+        run: Callable[[dict | None], Answer],
+        told: Callable[[AwsError], Answer],
+    ) -> None:
+        """Runs an operation with whatever fault has been ordered for it; `told` puts errors into its protocol."""
         name = f"{signing_name}:{operation}"
         self.world.count_call(name)
         with self.world.lock:
             fault = self.world.faults.next(signing_name, operation)
         action = fault or {}
-        if not carried_out(action):
-            self.broken_off(action, name, None)
-            return
-        try:
-            if service is None or not {operation} & {*service.locked, *service.unlocked}:
-                raise AwsError("UnknownOperationException", f"the double has no operation {name}")
-            status, answer = 200, self.operate(service, operation, body, fault)
-        except AwsError as error:
-            self.world.count_error(name, error.code)
-            status, answer = error.status, error_body(error)
-        except Exception:
-            status, answer = 500, error_body(self.broke(name))
+        answer = None
+        if carried_out(action):
+            try:
+                answer = run(fault)
+            except AwsError as error:
+                answer = told(error)
+            except Exception:
+                answer = told(self.broke(name))
+            if answer.code is not None:
+                self.world.count_error(name, answer.code)
         if action and "query" not in action:
-            self.broken_off(action, name, (status, answer))
+            self.broken_off(action, name, answer, told)
         else:
-            self.reply(status, answer, AMZ_JSON)
+            self.send(answer)
 
     def broke(self, name: str) -> AwsError:
         """Tells of a bug in the double itself, from within its handler; tests assert that there was none."""
         traceback.print_exc(file=sys.stderr)
         with self.world.lock:
             self.world.broken += 1
-        self.world.count_error(name, "DoubleBroke")
         return AwsError("DoubleBroke", traceback.format_exc())
 
-    def operate(self, service: Service, operation: str, body: bytes, fault: dict | None) -> dict:
+    def operate(self, service: Service | None, operation: str, body: bytes, fault: dict | None) -> Answer:
+        if service is None or not {operation} & {*service.locked, *service.unlocked}:
+            name = self.headers.get("x-amz-target", "")
+            raise AwsError("UnknownOperationException", f"the double has no operation {name}")
         signing_name = service.signing_name
         credential, region = authenticate(self.world, self.command, self.path, self.headers, body, signing_name)
-        if {operation, f"{signing_name}:{operation}"} & set(credential.denied):
+        named = {operation, f"{signing_name}:{operation}", f"{operation}@{region}"}
+        if named & set(credential.denied):
             raise access_denied(credential, signing_name, operation)
         try:
             parameters = json.loads(body)
@@ -140,28 +159,31 @@ class Handler(BaseHTTPRequestHandler):
             raise AwsError("SerializationException", "the body is not an object")
         call = Call(self.world, signing_name, operation, parameters, credential, region, fault)
         if operation in service.unlocked:
-            return service.unlocked[operation](call)
+            return json_answer(service.unlocked[operation](call))
         with self.world.lock:
-            return service.locked[operation](call)
+            answered = service.locked[operation](call)
+        return json_answer(answered)
 
-    def broken_off(self, action: dict, name: str, answered: tuple[int, dict] | None) -> None:
+    def broken_off(
+        self, action: dict, name: str, answered: Answer | None, told: Callable[[AwsError], Answer]
+    ) -> None:
         """Answers as a fault says; `answered` is what the operation would have, if it was carried out."""
         if "error" in action:
             error = action["error"]
             self.world.count_error(name, error["code"])
             fault = AwsError(error["code"], error.get("message", ""), error.get("status"))
-            self.reply(fault.status, error_body(fault), AMZ_JSON)
+            self.send(told(fault))
         elif "hang_seconds" in action:
             time.sleep(action["hang_seconds"])
             if answered is None:
                 self.reset()
             else:
-                self.reply(*answered, AMZ_JSON)
+                self.send(answered)
         elif "garbage" in action:
-            self.send(200, b"<html>no JSON at all", AMZ_JSON)
+            self.send(Answer(200, b"<html>no JSON at all", "text/html"))
         elif "truncate" in action:
-            body = json.dumps(answered[1]).encode()
-            self.send(answered[0], body[: len(body) // 2], AMZ_JSON, claimed=len(body))
+            half = answered.body[: len(answered.body) // 2]
+            self.send(replace(answered, body=half), claimed=len(answered.body))
             self.close_connection = True
         else:
             self.reset()
@@ -172,16 +194,17 @@ class Handler(BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         os.close(self.connection.detach())
 
-    def reply(self, status: int, answer: dict | list, kind: str) -> None:
-        self.send(status, json.dumps(answer).encode(), kind)
+    def reply(self, status: int, answer: dict | list) -> None:
+        """To a control."""
+        self.send(Answer(status, json.dumps(answer).encode(), "application/json"))
 
-    def send(self, status: int, body: bytes, kind: str, claimed: int | None = None) -> None:
-        self.send_response_only(status)
+    def send(self, answer: Answer, claimed: int | None = None) -> None:
+        self.send_response_only(answer.status)
         self.send_header("Date", formatdate(self.world.clock.now_ms() / 1000, usegmt=True))
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body) if claimed is None else claimed))
-        self.send_header("x-amzn-RequestId", str(uuid.uuid4()))
-        self._headers_buffer.append(b"\r\n" + body)  # one write, one packet where it fits
+        self.send_header("Content-Type", answer.kind)
+        self.send_header("Content-Length", str(len(answer.body) if claimed is None else claimed))
+        self.send_header("x-amzn-RequestId", answer.request_id or str(uuid.uuid4()))
+        self._headers_buffer.append(b"\r\n" + answer.body)  # one write, one packet where it fits
         try:
             self.flush_headers()
         except OSError:
@@ -202,8 +225,13 @@ def carried_out(action: dict) -> bool:
     return bool(action.get("carried_out", "garbage" not in action))
 
 
-def error_body(error: AwsError) -> dict:
-    return {"__type": error.code, "message": error.message, **error.members}
+def json_answer(answered: dict) -> Answer:
+    return Answer(200, json.dumps(answered).encode(), AMZ_JSON)
+
+
+def json_error(error: AwsError) -> Answer:
+    body = {"__type": error.code, "message": error.message, **error.members}
+    return Answer(error.status, json.dumps(body).encode(), AMZ_JSON, code=error.code)
 
 
 def access_denied(credential, service: str, operation: str) -> AwsError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import faults
 import quotas
 from events import LogGroup
+from sts_process import StsProcess
 from trail_tables import TrailData
 
 # One for every fact of AWS that no stored source could confirm ([U]), and the sizes that tests need small.
@@ -102,7 +103,7 @@ class Credential:
     secret: str
     account: str
     session_token: str | None = None
-    expires_ms: int | None = None
+    expires_ms: int | None = None  # see `expired` for whose clock
     denied: list[str] = field(default_factory=list)
     # Accounts whose groups this account sees as a monitoring account (cross-account observability).
     monitors: list[str] = field(default_factory=list)
@@ -115,17 +116,23 @@ class Credential:
             return f"arn:aws:iam::{self.account}:user/double"
         return f"arn:aws:sts::{self.account}:assumed-role/double/session"
 
+    def expired(self, clock: Clock) -> bool:
+        """By the double's clock, like everything else that a test puts here."""
+        return self.expires_ms is not None and clock.now_ms() >= self.expires_ms
+
 
 class World:
     """Everything the double knows; one lock guards it, evaluation of queries happens outside."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.sts = StsProcess()  # a reset leaves it running: its start takes a while
         self.reset()
 
     def reset(self) -> None:
         self.clock = Clock()
         self.credentials: dict[str, Credential] = {}
+        self.roles: dict = {}  # by ARN
         self.switches: dict = dict(SWITCHES)
         self.groups: dict[tuple[str, str, str], LogGroup] = {}
         self.faults = faults.Faults()

@@ -148,6 +148,17 @@ impl Double {
         self.deliver_all(place, events.collect());
     }
 
+    /// Delivers an event that can be queried, and lies in the folder of the day, only from `queryable` on.
+    pub fn deliver_at(&self, place: &Value, time: Timestamp, queryable: Timestamp, message: &str) {
+        let [timestamp, queryable] = [time, queryable].map(|time| time.secs() * 1000);
+        let event = json!({"timestamp": timestamp, "queryable": queryable, "message": message});
+        let mut order = json!({"account": ACCOUNT, "region": REGION, "events": [event]});
+        for (member, value) in place.as_object().unwrap() {
+            order[member] = value.clone();
+        }
+        self.post("events", &order);
+    }
+
     /// Delivers events, each at its time, queryable at once.
     pub fn deliver_all(&self, place: &Value, events: Vec<(Timestamp, String)>) {
         let event = |(time, message): (Timestamp, String)| {
@@ -353,7 +364,8 @@ impl Subject for athena::Settings {
             output_location: Some("s3://results/".to_owned()),
             layout: Layout::Timestamp,
             deduplicate: true,
-            late: Duration::ZERO,
+            settle: 5 * MINUTE,
+            recount_after: Duration::ZERO,
             bucket: BUCKET,
             most_rows: athena::MOST_ROWS,
             page: athena::PAGE,
@@ -473,6 +485,8 @@ pub struct Life<S: Subject> {
 pub struct Rig<S: Subject> {
     pub double: Double,
     pub setup: Setup<S>,
+    /// Where events are delivered.
+    pub place: Value,
     pub home: TempDir,
     pub runtime: Runtime,
 }
@@ -499,6 +513,7 @@ impl<S: Subject> Rig<S> {
         let rig = Self {
             double,
             setup: Setup::new(),
+            place: S::place(),
             home: tempfile::tempdir().unwrap(),
             runtime: tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -613,7 +628,7 @@ impl<S: Subject> Rig<S> {
 
     /// Delivers events at `timestamp`, queryable at once.
     pub fn deliver(&self, timestamp: Timestamp, messages: &[String]) {
-        self.double.deliver(&S::place(), timestamp, messages);
+        self.double.deliver(&self.place, timestamp, messages);
     }
 
     /// Delivers the records of trail files over the time from `from` to `to`, with what the script takes more;
@@ -642,7 +657,7 @@ impl<S: Subject> Rig<S> {
             most.to_string(),
         ]);
         run_well(python.args(folders), b"");
-        let mut place = S::place();
+        let mut place = self.place.clone();
         place["account"] = json!(ACCOUNT);
         place["region"] = json!(REGION);
         self.double

@@ -41,7 +41,8 @@ pub(super) fn source(table: &mut Table<'_>, name: String) -> Source {
         output_location,
         layout,
         deduplicate: table.flag("deduplicate", true),
-        late: query
+        settle: query.schedule.settle,
+        recount_after: query
             .recount
             .map_or(Duration::ZERO, |recount| recount.after),
         bucket: table.shared.bucket,

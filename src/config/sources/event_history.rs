@@ -2,6 +2,7 @@
 
 use super::table::Table;
 use super::{Kind, Source};
+use crate::aws::Quota;
 use crate::source::Terms;
 use crate::source::event_history::{KEPT, PAGE, Settings};
 use crate::window::Schedule;
@@ -29,7 +30,7 @@ pub(super) fn source(table: &mut Table<'_>, name: String) -> Source {
         lookback,
         catch_up_limit,
         page: PAGE,
-        pages_per_second: 1,
+        pages_per_second: u64::from(Quota::LOOKUPS),
     };
     Source {
         name,

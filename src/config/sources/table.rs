@@ -248,7 +248,7 @@ impl Table<'_> {
                 .map_err(|error| format!("must be `off` or a duration such as \"6h\": {error}")),
         })?;
         let reach = self.shared.window.saturating_sub(HOUR);
-        let fits = after + settle + interval < reach;
+        let fits = after.saturating_add(settle).saturating_add(interval) < reach;
         self.check(
             fits || !self.is_set(name),
             name,

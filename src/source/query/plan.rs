@@ -82,13 +82,23 @@ impl Settings {
             longest,
             ..self.schedule
         };
-        if let Some(window) = schedule.due(watermark, now) {
-            return Plan::Ask(self.leaves(window));
+        let again = match progress.again.as_slice() {
+            [] => Vec::from_iter(self.due_again(progress, watermark, now)),
+            again => again.to_vec(),
+        };
+        match schedule.due(watermark, now) {
+            // What is counted again comes first where this window would bring it out of reach.
+            Some(window) if !self.out_of_reach(&again, window.to) => Plan::Ask(self.leaves(window)),
+            _ if again.is_empty() => Plan::Nothing,
+            _ => Plan::Ask(again),
         }
-        match self.due_again(progress, watermark, now) {
-            Some(leaf) => Plan::Ask(vec![leaf]),
-            None => Plan::Nothing,
-        }
+    }
+
+    /// Whether some leaf could not be counted again any more with the watermark at `watermark`.
+    fn out_of_reach(&self, again: &[Leaf], watermark: Timestamp) -> bool {
+        let reach = self.recount.map_or(Duration::MAX, |recount| recount.reach);
+        let oldest = watermark.minus(reach);
+        again.iter().any(|leaf| leaf.window.from < oldest)
     }
 
     /// The window that is due to be counted again.

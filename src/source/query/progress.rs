@@ -1,4 +1,4 @@
-//! What a query source remembers: how far it got, what is left of a window that was split, the query that runs,
+//! What a query source remembers: how far it got, what is left to be asked, the query that is started next or runs,
 //! and how many records the buckets had that are to be counted again.
 
 use std::collections::BTreeMap;
@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::Query;
 use super::leaf::Leaf;
 use crate::batch::ProgressChange;
 use crate::source::{BadProgress, Progress};
@@ -14,8 +15,11 @@ use crate::time::Timestamp;
 const WATERMARK: &str = "watermark";
 const RECOUNTED: &str = "recounted";
 const LEAVES: &str = "leaves";
-const TOKEN: &str = "token";
+const AGAIN: &str = "again";
+const NEXT: &str = "next";
 const QUERY: &str = "query";
+const IDENTITY: &str = "identity";
+const PLAIN: &str = "plain";
 /// One row for each bucket: `records/` and its start.
 const RECORDS: &str = "records/";
 
@@ -28,19 +32,44 @@ pub struct QueryProgress {
     pub(super) recounted: Option<Timestamp>,
     /// What is still to be asked of the window that is being worked on, the next last.
     pub(super) leaves: Vec<Leaf>,
-    /// By this AWS knows the next start, however often it is repeated.
-    pub(super) token: Option<String>,
+    /// What is still to be asked of windows that are counted again, the next last.
+    pub(super) again: Vec<Leaf>,
+    /// The query that is started next.
+    pub(super) next: Option<Next>,
     /// The query that runs, or whose answer has not been counted yet.
     pub(super) query: Option<InFlight>,
+    /// What was asked so far: numbers of another question cannot be compared with these.
+    pub(super) identity: Option<String>,
+    /// Whether the newest calls were asked for without their key exchange, as the table has none.
+    pub(super) plain: bool,
     /// The records of each bucket when it was counted, where buckets are compared before they are counted again.
     pub(super) records: BTreeMap<Timestamp, u64>,
+}
+
+impl QueryProgress {
+    /// What is left to be asked beside `leaf`, or of its kind.
+    pub(super) fn list_of(&self, leaf: &Leaf) -> &[Leaf] {
+        if leaf.recount {
+            &self.again
+        } else {
+            &self.leaves
+        }
+    }
+}
+
+/// A query that is about to be started. However often its start is repeated, over kills too, it is put in these words
+/// and with this token, by which AWS knows it as one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Next {
+    pub(super) query: Query,
+    pub(super) token: String,
 }
 
 /// A query at AWS.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct InFlight {
     pub(super) id: String,
-    pub(super) leaf: Leaf,
+    pub(super) query: Query,
     pub(super) started: Timestamp,
 }
 
@@ -52,16 +81,33 @@ pub(super) fn put_recounted(recounted: Timestamp) -> ProgressChange {
     put(RECOUNTED, &recounted)
 }
 
+/// Replaces the list that `leaf` is of.
+pub(super) fn put_list_of(leaf: &Leaf, leaves: &[Leaf]) -> ProgressChange {
+    put(if leaf.recount { AGAIN } else { LEAVES }, leaves)
+}
+
 pub(super) fn put_leaves(leaves: &[Leaf]) -> ProgressChange {
     put(LEAVES, leaves)
 }
 
-pub(super) fn put_token(token: &str) -> ProgressChange {
-    put(TOKEN, token)
+pub(super) fn put_again(leaves: &[Leaf]) -> ProgressChange {
+    put(AGAIN, leaves)
 }
 
-pub(super) fn remove_token() -> ProgressChange {
-    ProgressChange::remove(TOKEN)
+pub(super) fn put_next(next: &Next) -> ProgressChange {
+    put(NEXT, next)
+}
+
+pub(super) fn remove_next() -> ProgressChange {
+    ProgressChange::remove(NEXT)
+}
+
+pub(super) fn put_identity(identity: &str) -> ProgressChange {
+    put(IDENTITY, identity)
+}
+
+pub(super) fn put_plain(plain: bool) -> ProgressChange {
+    put(PLAIN, &plain)
 }
 
 pub(super) fn put_records(bucket: Timestamp, records: u64) -> ProgressChange {
@@ -95,7 +141,10 @@ impl Progress for QueryProgress {
             WATERMARK => self.watermark = read(value).map_err(|_| bad())?,
             RECOUNTED => self.recounted = read(value).map_err(|_| bad())?,
             LEAVES => self.leaves = read(value).map_err(|_| bad())?.unwrap_or_default(),
-            TOKEN => self.token = read(value).map_err(|_| bad())?,
+            AGAIN => self.again = read(value).map_err(|_| bad())?.unwrap_or_default(),
+            NEXT => self.next = read(value).map_err(|_| bad())?,
+            IDENTITY => self.identity = read(value).map_err(|_| bad())?,
+            PLAIN => self.plain = read(value).map_err(|_| bad())?.unwrap_or_default(),
             QUERY => self.query = read(value).map_err(|_| bad())?,
             key => {
                 let bucket = key.strip_prefix(RECORDS).and_then(|secs| secs.parse().ok());
@@ -132,15 +181,29 @@ mod tests {
         leaf.only = vec![(Part::Region, None), (Part::Account, Some("1".to_owned()))];
         let query = InFlight {
             id: "q".to_owned(),
-            leaf: leaf.clone(),
+            query: Query {
+                leaf: leaf.clone(),
+                plain: true,
+            },
             started: time(500),
+        };
+        let again = [Leaf::recount(window)];
+        let next = Next {
+            query: Query {
+                leaf: leaf.clone(),
+                plain: false,
+            },
+            token: "t".to_owned(),
         };
         let mut progress = QueryProgress::default();
         let leaves = [leaf];
         for change in [
             put_watermark(time(60)),
-            put_leaves(&leaves),
-            put_token("t"),
+            put_list_of(&leaves[0], &leaves),
+            put_list_of(&again[0], &again),
+            put_next(&next),
+            put_identity("i"),
+            put_plain(true),
             put_query(&query),
             put_records(time(60), 7),
             put_records(time(120), 8),
@@ -149,7 +212,10 @@ mod tests {
             progress.apply(&change).unwrap();
         }
         assert_eq!(progress.watermark, Some(time(60)));
-        assert_eq!(progress.token.as_deref(), Some("t"));
+        assert_eq!(progress.again, again);
+        assert_eq!(progress.next, Some(next));
+        assert_eq!(progress.identity.as_deref(), Some("i"));
+        assert!(progress.plain);
         assert_eq!(progress.records, BTreeMap::from([(time(120), 8)]));
         assert_eq!(progress.leaves, leaves);
         assert_eq!(progress.query, Some(query));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 use super::leaf::Leaf;
-use super::progress::{self, InFlight, QueryProgress};
+use super::progress::{self, InFlight, Next, QueryProgress};
 use crate::batch::{Batch, Rejected};
 use crate::source::Reason;
 use crate::time::Timestamp;
@@ -17,42 +17,60 @@ pub(super) fn rest(leaves: &[Leaf]) -> &[Leaf] {
     leaves.split_last().map_or(&[], |(_, rest)| rest)
 }
 
-/// A batch after which these leaves are left.
-pub(super) fn replaced(leaves: &[Leaf]) -> Batch {
+/// A batch after which these leaves are left of the list that `leaf` is of.
+pub(super) fn replaced(leaf: &Leaf, leaves: &[Leaf]) -> Batch {
     Batch {
-        progress: vec![progress::put_leaves(leaves)],
+        progress: vec![progress::put_list_of(leaf, leaves)],
         ..Batch::default()
     }
 }
 
-/// A batch that stores what is asked next, before it is: a start that is repeated after a kill asks for the same,
-/// by the same token.
-pub(super) fn prepared(leaves: &[Leaf], token: &str) -> Batch {
-    let mut batch = replaced(leaves);
-    batch.progress.push(progress::put_token(token));
+/// A batch that stores what is started next, before it is.
+pub(super) fn prepared(leaves: &[Leaf], next: &Next) -> Batch {
+    let mut batch = replaced(&next.query.leaf, leaves);
+    batch.progress.push(progress::put_next(next));
     batch
 }
 
-/// A batch that stores a query that was started for the last of `leaves`.
-pub(super) fn asked(leaves: &[Leaf], id: String, started: Timestamp) -> Batch {
+/// A batch that stores a query that was started.
+pub(super) fn asked(next: &Next, id: String, started: Timestamp) -> Batch {
+    let query = InFlight {
+        id,
+        query: next.query.clone(),
+        started,
+    };
+    Batch {
+        progress: vec![progress::remove_next(), progress::put_query(&query)],
+        ..Batch::default()
+    }
+}
+
+/// A batch after which another question is asked: what was counted by the one before stays, and is not compared with
+/// the answers of this one.
+pub(super) fn begun_anew(progress: &QueryProgress, identity: &str) -> Batch {
+    let leaves = progress.leaves.iter().filter(|leaf| leaf.holds_watermark());
+    let leaves: Vec<Leaf> = leaves.cloned().collect();
     let mut batch = Batch::default();
-    batch.progress.push(progress::remove_token());
-    batch.progress.extend(leaves.last().map(|leaf| {
-        progress::put_query(&InFlight {
-            id,
-            leaf: leaf.clone(),
-            started,
-        })
-    }));
+    let changes = [
+        progress::put_identity(identity),
+        progress::put_leaves(&leaves),
+        progress::remove_next(),
+        progress::remove_query(),
+    ];
+    batch.progress.extend(changes);
+    if let Some(watermark) = progress.watermark {
+        compare_from(&mut batch, progress, watermark);
+    }
     batch
 }
 
-/// A batch after which the query is asked anew.
-pub(super) fn without_query() -> Batch {
-    Batch {
-        progress: vec![progress::remove_query()],
-        ..Batch::default()
-    }
+/// Nothing before `from` is counted again.
+pub(super) fn compare_from(batch: &mut Batch, progress: &QueryProgress, from: Timestamp) {
+    batch.progress.push(progress::put_recounted(from));
+    batch.progress.push(progress::put_again(&[]));
+    let known = progress.records.keys();
+    let records = known.map(|at| progress::remove_records(*at));
+    batch.progress.extend(records);
 }
 
 /// A batch that gives up the time from `watermark` to `to`: history begins behind it.
@@ -63,6 +81,7 @@ pub(super) fn given_up(watermark: Timestamp, to: Timestamp) -> Batch {
             progress::put_watermark(to),
             progress::put_recounted(to),
             progress::put_leaves(&[]),
+            progress::put_again(&[]),
         ],
         covered: Some(Window { from: to, to }),
         skipped_seconds: to.since(watermark).as_secs(),
@@ -70,21 +89,29 @@ pub(super) fn given_up(watermark: Timestamp, to: Timestamp) -> Batch {
     }
 }
 
-/// A batch that leaves a bucket as it was counted: it has more rows than an answer holds.
-pub(super) fn not_recounted(leaf: &Leaf, rest: &[Leaf], progress: &QueryProgress) -> Batch {
-    let mut batch = replaced(rest);
+/// A batch that leaves a window as it was counted, since it cannot be counted again.
+pub(super) fn not_recounted(
+    leaf: &Leaf,
+    progress: &QueryProgress,
+    reason: Reason,
+    why: &str,
+) -> Batch {
+    let rest = rest(&progress.again);
+    let mut batch = replaced(leaf, rest);
     advance(&mut batch, leaf, rest, progress);
+    let Window { from, to } = leaf.window;
     batch.rejected.push(Rejected {
-        name: format!("the bucket {}", leaf.window.from),
-        reason: Reason::Truncated,
-        error: "counted again it has more rows than an answer holds; it stays as it is".to_owned(),
+        name: format!("{from} to {to}, counted again"),
+        reason,
+        error: format!("it stays as it was counted: {why}"),
     });
     batch
 }
 
 /// A batch that passes over a leaf of which AWS holds nothing: history begins behind it.
-pub(super) fn passed(leaf: &Leaf, rest: &[Leaf], progress: &QueryProgress) -> Batch {
-    let mut batch = replaced(rest);
+pub(super) fn passed(leaf: &Leaf, progress: &QueryProgress) -> Batch {
+    let rest = rest(progress.list_of(leaf));
+    let mut batch = replaced(leaf, rest);
     advance(&mut batch, leaf, rest, progress);
     if let Some(covered) = &mut batch.covered {
         warn!(from = %covered.from, to = %covered.to, "given up: AWS holds nothing of that time");
@@ -98,7 +125,6 @@ pub(super) fn passed(leaf: &Leaf, rest: &[Leaf], progress: &QueryProgress) -> Ba
 /// counted.
 pub(super) fn checked(
     leaf: &Leaf,
-    rest: &[Leaf],
     progress: &QueryProgress,
     now: &[(Timestamp, u64)],
     bucket: Duration,
@@ -124,9 +150,10 @@ pub(super) fn checked(
         }
     }
     debug!(%from, %to, windows = differ.len(), "to be counted again");
+    let rest = rest(&progress.again);
     let mut leaves = rest.to_vec();
     leaves.extend(differ.into_iter().rev().map(Leaf::recount));
-    let mut batch = replaced(&leaves);
+    let mut batch = replaced(leaf, &leaves);
     let seen = known
         .range(..to)
         .map(|(at, _)| progress::remove_records(*at));
@@ -193,12 +220,12 @@ mod tests {
         let now = [(1, 5), (2, 6), (3, 7), (4, 4), (5, 1)].map(|(at, records)| (time(at), records));
         let mut progress = progress(&counted);
         let check = Leaf::check(window(1, 8));
-        let batch = checked(&check, &[], &progress, &now, BUCKET);
+        let batch = checked(&check, &progress, &now, BUCKET);
         assert_eq!((batch.counts.calls(), batch.covered), (0, None));
         for change in &batch.progress {
             progress.apply(change).unwrap();
         }
-        assert_eq!(progress.leaves, [Leaf::recount(window(2, 7))]);
+        assert_eq!(progress.again, [Leaf::recount(window(2, 7))]);
         assert_eq!(progress.recounted, Some(time(8)));
         assert_eq!(progress.records, BTreeMap::from([(time(9), 5)]));
     }
@@ -207,9 +234,31 @@ mod tests {
     fn buckets_apart_are_leaves_of_their_own_the_oldest_next() {
         let now = [(1, 5), (2, 6), (3, 5), (5, 6)].map(|(at, records)| (time(at), records));
         let progress = progress(&[(1, 4), (2, 6), (3, 5), (5, 5)]);
-        let batch = checked(&Leaf::check(window(1, 6)), &[], &progress, &now, BUCKET);
+        let batch = checked(&Leaf::check(window(1, 6)), &progress, &now, BUCKET);
         let leaves = [Leaf::recount(window(5, 6)), Leaf::recount(window(1, 2))];
-        assert!(batch.progress.contains(&progress::put_leaves(&leaves)));
+        assert!(batch.progress.contains(&progress::put_again(&leaves)));
+    }
+
+    #[test]
+    fn another_question_is_not_compared_with_what_was_counted_before() {
+        let mut progress = progress(&[(1, 5), (2, 6)]);
+        let leaf = Leaf::calls(window(8, 9));
+        let changes = [
+            progress::put_watermark(time(8)),
+            progress::put_leaves(&[Leaf::control(window(6, 7)), leaf.clone()]),
+            progress::put_again(&[Leaf::recount(window(2, 3))]),
+        ];
+        let batch = |progress: &QueryProgress| begun_anew(progress, "new").progress;
+        for change in &changes {
+            progress.apply(change).unwrap();
+        }
+        for change in batch(&progress) {
+            progress.apply(&change).unwrap();
+        }
+        assert_eq!(progress.identity.as_deref(), Some("new"));
+        assert_eq!((progress.leaves, progress.again), (vec![leaf], vec![]));
+        assert_eq!(progress.recounted, Some(time(8)));
+        assert_eq!(progress.records, BTreeMap::new());
     }
 
     #[test]
