@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use super::place::hint;
 use super::report::{Check, size};
 use crate::batch::Scanned;
-use crate::source::query::{self, CallRow, End, Engine, Leaf, Look, Rows, Started};
+use crate::source::query::{self, CallRow, End, Engine, Leaf, Look, Query, Rows, Started};
 use crate::source::{Reason, SourceError};
 use crate::worker::chain;
 
@@ -146,18 +146,28 @@ async fn answer<E: Engine>(
 ) -> Result<Asked, SourceError> {
     let began = Instant::now();
     let mut scanned = Scanned::default();
+    let mut query = Query {
+        leaf: leaf.clone(),
+        plain: false,
+    };
     loop {
         let token = format!("{:032x}", fastrand::u128(..));
-        let id = match engine.start(leaf, &token).await? {
+        let id = match engine.start(&query, &token).await? {
             Started::Query(id) => id,
             Started::Nothing => {
                 return Ok(Asked::default());
             }
+            // A statement that is refused costs nothing.
+            Started::Reworded if !query.plain => {
+                query.plain = true;
+                continue;
+            }
+            Started::Reworded => return Err(not_known()),
         };
         ids.push(id.clone());
         let mut pause = settings.first_pause;
         let (end, more) = loop {
-            match engine.look(&id, leaf).await? {
+            match engine.look(&id, &query).await? {
                 Look::Ended(end, scanned) => break (end, scanned),
                 Look::Running if began.elapsed() >= settings.timeout => {
                     let limit = humantime::format_duration(settings.timeout);
@@ -188,8 +198,16 @@ async fn answer<E: Engine>(
                 "the query was stopped at AWS by somebody else",
             )),
             End::TooMuch(error) | End::Failed(error) => Err(error),
-            // Without what the engine does not know; it says so once.
-            End::Reworded => continue,
+            End::Reworded if !query.plain => {
+                query.plain = true;
+                continue;
+            }
+            End::Reworded => Err(not_known()),
         };
     }
+}
+
+fn not_known() -> SourceError {
+    let message = "a member is not known that was not asked for";
+    SourceError::new(Reason::BadAnswer, message)
 }
