@@ -440,6 +440,45 @@ fn without_credentials_nothing_else_is_tried() {
 }
 
 #[test]
+fn who_asks_is_told_and_a_role_that_may_not_be_assumed_too() {
+    const OTHER: &str = "444455556666";
+    let rig = Rig::of_logs(json!({}));
+    let (found, _) = rig.told(LOGS, "identity");
+    assert_eq!(found, format!("ok: arn:aws:sts::{ACCOUNT}:user/moto"));
+    rig.deny("StartQuery");
+    let (_, hint) = rig.told(LOGS, "start_query");
+    let allow =
+        format!("allow logs:StartQuery on arn:aws:logs:{REGION}:{ACCOUNT}:log-group:trail:* ");
+    assert!(hint.starts_with(&allow), "{hint}");
+
+    let role = format!("arn:aws:iam::{OTHER}:role/reader");
+    let source = format!("{LOGS}roles = [{{ arn = \"{role}\" }}]\n");
+    rig.0.group(json!({"account": OTHER}));
+    let trusts = |accounts: &[&str]| {
+        rig.0
+            .post("roles", &json!([{"arn": role, "trusts": accounts}]));
+    };
+    trusts(&[]);
+    let (found, hint) = rig.told(&source, "identity");
+    assert!(
+        found.starts_with("failed: GetCallerIdentity failed: "),
+        "{found}"
+    );
+    assert!(
+        hint.starts_with(&format!("allow sts:AssumeRole on {role} ")),
+        "{hint}"
+    );
+    trusts(&[ACCOUNT]);
+    let (_, text, _) = rig.doctor(&source, &[]);
+    let title = format!("logs (logs_insights) as {role} in {REGION}\n");
+    assert!(text.starts_with(&title), "{text}");
+    let (found, _) = told(&text, "identity");
+    let session = format!("ok: arn:aws:sts::{OTHER}:assumed-role/reader/cloudtrail-tls-exporter");
+    assert_eq!(found, session);
+    assert!(told(&text, "log_group").0.starts_with("ok: "), "{text}");
+}
+
+#[test]
 fn without_a_region_nothing_is_asked_of_the_source() {
     let rig = Rig::of_logs(json!({}));
     let sts = ("AWS_ENDPOINT_URL_STS", rig.0.endpoint.as_str());

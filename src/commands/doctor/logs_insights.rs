@@ -50,7 +50,7 @@ pub(super) async fn run(
 ) {
     let config = Builder::from(&aws.sdk).interceptor(aws.observer.clone());
     let client = Client::from_conf(config.build());
-    let groups = describe(aws, &client, settings, section).await;
+    let groups = describe(aws, &client, settings, query.catch_up_limit, section).await;
     section.checks.extend(aws.clock());
     if section.has_failed() {
         return;

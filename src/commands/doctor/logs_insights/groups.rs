@@ -1,5 +1,7 @@
 //! The log groups as AWS describes them: their class, their retention and their field index.
 
+use std::time::Duration;
+
 use aws_sdk_cloudwatchlogs::Client;
 use aws_sdk_cloudwatchlogs::types::{FieldIndex, IndexCategory, LogGroup, LogGroupClass};
 
@@ -20,6 +22,7 @@ pub(super) async fn describe(
     aws: &Aws,
     client: &Client,
     settings: &Settings,
+    catch_up_limit: Duration,
     section: &mut Section,
 ) -> Vec<LogGroup> {
     let linked = settings
@@ -56,7 +59,7 @@ pub(super) async fn describe(
         section.push(log_group(aws, wanted, group, settings));
     }
     for group in &found {
-        section.push(retention(group, aws.now()));
+        section.push(retention(group, catch_up_limit, aws.now()));
     }
     found
 }
@@ -110,14 +113,14 @@ fn log_group(aws: &Aws, wanted: &str, group: Option<&LogGroup>, settings: &Setti
         .fact("kms_key", group.kms_key_id())
 }
 
-fn retention(group: &LogGroup, now: Timestamp) -> Check {
+fn retention(group: &LogGroup, catch_up_limit: Duration, now: Timestamp) -> Check {
     let (name, group_name) = ("retention", group.log_group_name().unwrap_or_default());
     let days = group.retention_in_days();
     let check = match days {
         None => Check::ok(name, format!("{group_name}: events never expire")),
-        Some(days) if days < 7 => {
+        Some(days) if DAY * u32::try_from(days).unwrap_or(0) < catch_up_limit => {
             Check::warning(name, format!("{group_name}: {days} days")).hint(
-                "after an outage of the exporter that is longer, calls are lost: keep a week, as `catch_up_limit` does",
+                "after an outage of the exporter that is longer, calls are lost: keep them as long as `catch_up_limit`",
             )
         }
         Some(days) => Check::ok(name, format!("{group_name}: {days} days")),
