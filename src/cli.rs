@@ -33,6 +33,8 @@ pub enum Command {
     Serve(Serve),
     /// Check a configuration, offline: every problem at once
     CheckConfig(ConfigFile),
+    /// Try each source: credentials, permissions, what it reads, what arrives and what it costs
+    Doctor(Doctor),
     /// Try it without AWS: a sample trail in a temporary folder, counted and served
     Demo(Demo),
 }
@@ -54,6 +56,20 @@ pub struct ConfigFile {
     /// The configuration file
     #[arg(long = "config.file", value_name = "FILE")]
     pub config_file: PathBuf,
+}
+
+/// Flags of `doctor`.
+#[derive(Clone, Debug, Args)]
+pub struct Doctor {
+    /// The configuration file
+    #[arg(long = "config.file", value_name = "FILE")]
+    pub config_file: PathBuf,
+    /// Tell it as one JSON document
+    #[arg(long)]
+    pub json: bool,
+    /// This source alone
+    #[arg(long, value_name = "NAME")]
+    pub source: Option<String>,
 }
 
 /// Flags about serving and logging; they win over the configuration.

@@ -2,6 +2,7 @@
 
 pub mod check_config;
 pub mod demo;
+pub mod doctor;
 pub mod serve;
 
 use std::env;
@@ -35,6 +36,7 @@ pub fn run(arguments: Arguments, out: &mut dyn Write) -> Result<(), Failure> {
     match arguments.command.unwrap_or(Command::Serve(arguments.serve)) {
         Command::Serve(serve) => serve::run(&serve),
         Command::CheckConfig(file) => check_config::run(&file, out),
+        Command::Doctor(flags) => doctor::run(&flags, out),
         Command::Demo(demo) => demo::run(&demo, out),
     }
 }

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::time::Timestamp;
 
 /// A half-open span of time: `from` is in it, `to` is not, so neighbours share no record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Window {
     /// The first second in the window.
     pub from: Timestamp,

@@ -126,6 +126,11 @@ fn wrong_usage_is_told_on_stderr_with_exit_code_2() {
             "error: the configuration has 1 problem\n  cannot read src: Is a directory (os error 21)\n",
         ),
         (&["check-config"], "--config.file <FILE>"),
+        (&["doctor"], "--config.file <FILE>"),
+        (
+            &["doctor", "--config.file=/nonexistent.toml"],
+            "error: the configuration has 1 problem\n  cannot read /nonexistent.toml: ",
+        ),
         (
             &["--web.listen-adress=:1"],
             "tip: a similar argument exists: '--web.listen-address'",
@@ -224,17 +229,19 @@ fn version_and_help_are_told_on_stdout() {
         serve[3],
         serve[4],
     ];
+    let doctor = [serve[0], "--json", "--source"];
     for (arguments, flags) in [
         (
             &["--help"][..],
             &[
                 &serve[..],
-                &["--version", "serve ", "check-config ", "demo "],
+                &["--version", "serve ", "check-config ", "doctor ", "demo "],
             ]
             .concat()[..],
         ),
         (&["serve", "--help"], &serve),
         (&["check-config", "--help"], &serve[..1]),
+        (&["doctor", "--help"], &doctor),
         (&["demo", "--help"], &demo),
     ] {
         let (code, help, error) = ran(arguments, &[]);

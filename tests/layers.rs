@@ -34,8 +34,10 @@ const LAYERS: [(&str, &str, &str); 22] = [
     ("config", "aws exposition logging source store tls window", "config thiserror humantime strsim"),
     ("cli", "logging", "clap humantime"),
     ("commands",
-     "aws cli config exposition http logging metrics sample_trail shutdown source status store time worker",
-     "tokio tracing humantime tempfile"),
+     "aws batch cli config exposition http logging metrics sample_trail shutdown source status store time tls window \
+      worker",
+     "tokio tracing serde_json humantime tempfile fastrand aws_sdk_athena aws_sdk_cloudtrail aws_sdk_cloudwatchlogs \
+      aws_sdk_sts"),
     ("main", "cli commands worker", "clap"),
 ];
 

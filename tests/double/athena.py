@@ -1,8 +1,10 @@
-"""Athena: StartQueryExecution, GetQueryExecution, GetQueryResults, StopQueryExecution, GetWorkGroup."""
+"""Athena: StartQueryExecution, GetQueryExecution, GetQueryResults, StopQueryExecution, GetWorkGroup,
+GetTableMetadata."""
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 
 from sqlglot import exp
@@ -287,10 +289,36 @@ def get_work_group(call: Call) -> dict:
     return {"WorkGroup": {"Name": group.name, "State": "ENABLED", "Configuration": configuration}}
 
 
+def get_table_metadata(call: Call) -> dict:
+    """The columns as Glue has them: types in the words of Hive (BC-ath TableMetadata)."""
+    given = call.parameters
+    path = TrailData.path(*(str(given.get(name)) for name in ("CatalogName", "DatabaseName", "TableName")))
+    table = call.world.trail.tables.get((call.account, call.region, *path))
+    if table is None:
+        raise AwsError("MetadataException", f"EntityNotFoundException: Entity Not Found: {path[2]}")
+    view = table.view()
+    columns = [{"Name": name, "Type": hive(kind)} for name, kind in view.schema().items()]
+    keys = [column for column in columns if column["Name"] in view.partitions]
+    metadata = {
+        "Name": table.table,
+        "TableType": "EXTERNAL_TABLE",
+        "Columns": [column for column in columns if column not in keys],
+        "PartitionKeys": keys,
+    }
+    return {"TableMetadata": metadata}
+
+
+def hive(kind: str) -> str:
+    """`ROW(a varchar)` is `struct<a:string>`."""
+    kind = re.sub(r"(\w+) (varchar|ROW)", r"\1:\2", kind).replace(", ", ",")
+    return kind.replace("ROW(", "struct<").replace(")", ">").replace("varchar", "string")
+
+
 OPERATIONS = {
     "StartQueryExecution": start_query_execution,
     "StopQueryExecution": stop_query_execution,
     "GetWorkGroup": get_work_group,
+    "GetTableMetadata": get_table_metadata,
 }
 # These lock the world themselves, and not while they evaluate.
 UNLOCKED = {"GetQueryExecution": get_query_execution, "GetQueryResults": get_query_results}

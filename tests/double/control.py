@@ -1,6 +1,6 @@
 """The tests' own side of the double: unsigned JSON under /control/. A wrong order is answered 400.
 
-POST groups       [{"name", "account", "region", "class", "creationTime", "retentionInDays"}]
+POST groups       [{"name", "account", "region", "class", "creationTime", "retentionInDays", "fieldIndexes"}]
 POST stores       [{"id", "account", "region", "name", "status", "creationTime", "partition_keys", "multi_region",
                   "organization"}] event data stores; status as GetEventDataStore has it, or INACTIVE
 POST tables       [{"catalog", "database", "table", "account", "region", "layout", "key_exchange"}] of Athena; a layout

@@ -32,6 +32,7 @@ class LogGroup:
         self.log_class: str = rest.pop("class", "STANDARD")
         self.creation_ms: int = rest.pop("creationTime", 0)
         self.retention_days: int | None = rest.pop("retentionInDays", None)
+        self.field_indexes: list[str] = rest.pop("fieldIndexes", [])
         if rest:
             raise ValueError(f"a group has no {sorted(rest)}")
         self.events: list[Event] = []  # by timestamp

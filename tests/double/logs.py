@@ -1,4 +1,5 @@
-"""Operations of CloudWatch Logs: StartQuery, GetQueryResults, StopQuery, DescribeQueries, DescribeLogGroups."""
+"""Operations of CloudWatch Logs: StartQuery, GetQueryResults, StopQuery, DescribeQueries, DescribeLogGroups,
+DescribeFieldIndexes."""
 
 from __future__ import annotations
 
@@ -316,6 +317,17 @@ def group_info(group: LogGroup, brief: bool) -> dict:
     }
 
 
+def describe_field_indexes(call: Call) -> dict:
+    """The indexes of groups (BC-logs FieldIndex); the double's queries do not use them."""
+    groups = [group_by_identifier(call, name) for name in required(call, "logGroupIdentifiers")]
+    indexes = [
+        {"logGroupIdentifier": group.arn, "fieldIndexName": name, "firstEventTime": group.creation_ms}
+        for group in groups
+        for name in group.field_indexes
+    ]
+    return {"fieldIndexes": indexes}
+
+
 def paged(call: Call, items: list, most: int) -> tuple[list, dict]:
     token = call.parameters.get("nextToken")
     if token is not None and not str(token).isdigit():
@@ -330,6 +342,7 @@ OPERATIONS = {
     "StopQuery": stop_query,
     "DescribeQueries": describe_queries,
     "DescribeLogGroups": describe_log_groups,
+    "DescribeFieldIndexes": describe_field_indexes,
 }
 # These lock the world themselves, and not while they evaluate.
 UNLOCKED = {"GetQueryResults": get_query_results}

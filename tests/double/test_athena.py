@@ -111,6 +111,17 @@ class Parameters(TrailTest):
         error = self.refused("InvalidRequestException", self.athena.get_work_group, WorkGroup="none")
         self.assertEqual(error["Error"]["Message"], "WorkGroup none is not found.")
 
+    def test_table_metadata(self) -> None:
+        found = self.athena.get_table_metadata
+        names = {"CatalogName": "AwsDataCatalog", "DatabaseName": "default", "TableName": "cloudtrail_logs"}
+        table = found(**names)["TableMetadata"]
+        columns = {column["Name"]: column["Type"] for column in table["Columns"]}
+        fields = ("tlsversion", "ciphersuite", "clientprovidedhostheader", "keyexchange")
+        self.assertEqual(columns["tlsdetails"], f"struct<{','.join(f'{field}:string' for field in fields)}>")
+        self.assertEqual(columns["eventtime"], "string")
+        self.assertEqual(table["PartitionKeys"], [{"Name": "timestamp", "Type": "string"}])
+        self.refused("MetadataException", found, **names | {"TableName": "none"})
+
     def test_cutoff(self) -> None:
         size = self.deliver(record(), table="default.cloudtrail_logs")
         for cutoff, state in ((size, "SUCCEEDED"), (size - 1, "CANCELLED")):

@@ -186,6 +186,15 @@ class Life(DoubleTest):
             "InvalidParameterException", self.logs.describe_log_groups, logGroupNamePrefix="a", logGroupNamePattern="a"
         )
 
+    def test_describe_field_indexes(self) -> None:
+        group = {"name": "indexed", "account": ACCOUNT, "region": REGION, "fieldIndexes": ["tlsDetails.tlsVersion"]}
+        self.control("groups", [group])
+        arn = ARN.replace(GROUP, "indexed")
+        index = {"logGroupIdentifier": arn, "fieldIndexName": "tlsDetails.tlsVersion", "firstEventTime": 0}
+        describe = self.logs.describe_field_indexes
+        self.assertEqual(describe(logGroupIdentifiers=["indexed", GROUP])["fieldIndexes"], [index])
+        self.refused("ResourceNotFoundException", describe, logGroupIdentifiers=["none"])
+
     def test_load_from_file(self) -> None:
         with tempfile.NamedTemporaryFile("w", suffix=".ndjson") as file:
             for number in range(3):

@@ -25,6 +25,14 @@ pub struct FilesProgress {
     pub(super) ids: RecentIds,
 }
 
+impl FilesProgress {
+    /// How many files were read or could not be, and when the newest of them was delivered.
+    pub fn files(&self) -> (usize, Option<Timestamp>) {
+        let delivered = self.files.values().map(|file| file.delivered);
+        (self.files.len(), delivered.max())
+    }
+}
+
 /// How far the folder has been counted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ScanState {
