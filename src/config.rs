@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use config::{Environment, File, FileFormat};
 
-use self::keys::Keys;
+use self::keys::{Keys, Problem};
 pub use self::sources::{Kind, Source};
 use self::sources::{Shared, sources};
 use crate::tls::TlsVersion;
@@ -81,6 +81,9 @@ fn read(
     environment: HashMap<String, String>,
 ) -> (Option<Config>, Vec<String>, Vec<String>) {
     let state_directory = environment.get("STATE_DIRECTORY").cloned();
+    let (environment, odd): (HashMap<_, _>, HashMap<_, _>) = environment
+        .into_iter()
+        .partition(|(name, _)| is_variable(name));
     let variables = Environment::with_prefix(PREFIX)
         .prefix_separator("__")
         .separator("__")
@@ -94,9 +97,21 @@ fn read(
         Ok(table) => Keys::new(table),
         Err(error) => return (None, vec![error.to_string()], Vec::new()),
     };
+    for name in odd.keys() {
+        keys.problem(Problem::bare(&format!("{name}: no such key")));
+    }
     let config = config(&mut keys, state_directory.as_deref());
     let (problems, known) = keys.finish();
     (Some(config), problems, known)
+}
+
+/// Whether a variable could set a key, or is none of ours. The `config` package would follow brackets and any depth.
+fn is_variable(name: &str) -> bool {
+    let ours = name
+        .get(..PREFIX.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    !ours || name.chars().all(plain) && name.matches("__").count() <= 3
 }
 
 /// Whether `address` is a port with or without a host before it.
@@ -220,6 +235,8 @@ fn config(keys: &mut Keys, state_directory: Option<&str>) -> Config {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use std::time::Duration;
 
     use super::*;
@@ -374,5 +391,85 @@ mod tests {
             "/var/lib/private/x".to_owned(),
         )]);
         assert_eq!(path(systemd), Path::new("/var/lib/private/x/state.db"));
+    }
+
+    /// Every key there is, with the sources of `config.example.toml` as tables without a number.
+    fn known() -> Vec<String> {
+        let (_, _, known) = read(EXAMPLE, HashMap::new());
+        let mut names: Vec<String> = known
+            .into_iter()
+            .map(|key| match key.split_once("].") {
+                Some((_, name)) => format!("sources.{name}"),
+                None => key,
+            })
+            .collect();
+        names.dedup();
+        names
+    }
+
+    /// What stands behind `=`: of each of TOML's types, and texts that are nearly right.
+    fn value() -> impl Strategy<Value = String> {
+        prop_oneof![
+            r#""[0-9]{1,20}(ns|ms|s|m|h|d|w|month|y)""#,
+            r#""(off|all|outdated|event|delivery|TLSv1.[0-9]|10s|1m|1h|24h|35d|info|json|:80|\[::1\]:80)""#,
+            "-?[0-9]{1,19}([.][0-9]{1,3})?",
+            "true|false|nan|-?inf|2026-06-01|[{][}]|\\[\\]",
+            r#"\[("[a-z0-9:*{\[-]{0,9}",?){0,3}\]"#,
+            r#"\[[{]arn="[a-z:0-9/]{0,30}"[}]\]"#,
+            r#""[^"\\\n]{0,20}""#,
+            ".{0,9}",
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn no_values_make_the_configuration_fail_but_with_problems(
+            least in prop::sample::select(vec![LEAST, LEAST_LOGS, LEAST_LAKE, LEAST_ATHENA, LEAST_HISTORY]),
+            lines in prop::collection::vec((prop::sample::select(known()), value()), 0..6),
+            variables in prop::collection::vec((prop::sample::select(known()), value()), 0..3),
+            odd in prop::collection::vec(("[A-Z_.0-9\\[\\]]{0,12}", ".{0,9}"), 0..2),
+        ) {
+            let mut toml = String::new();
+            let mut of_source = least.to_owned();
+            for (key, value) in lines {
+                match key.strip_prefix("sources.") {
+                    Some(name) => of_source += &format!("{name} = {value}\n"),
+                    None => toml += &format!("{key} = {value}\n"),
+                }
+            }
+            let variables = variables.into_iter().map(|(key, value)| (key.to_uppercase().replace('.', "__"), value));
+            let environment = variables.chain(odd).map(|(key, value)| (format!("{PREFIX}__{key}"), value));
+            match Config::parse(&(toml + &of_source), environment.collect()) {
+                Err(problems) => prop_assert!(!problems.0.is_empty()),
+                Ok(config) => prop_assert_eq!(config.sources.len(), 1),
+            }
+        }
+
+        #[test]
+        fn no_text_makes_the_configuration_fail_but_with_problems(
+            text in r#"([\[\]{}=."'#,\\\n ]|tls|window|sources|length|"24h"|1e9|'{3}|\\u00|é|-){0,60}"#,
+        ) {
+            if let Err(problems) = Config::parse(&text, HashMap::new()) {
+                prop_assert!(!problems.0.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn depth_is_a_problem_and_no_overflow() {
+        let deep = 50_000;
+        for toml in [
+            format!("a = {}", "[".repeat(deep)),
+            format!("a = {}", "{a=".repeat(deep)),
+            format!("a{} = 1", ".a".repeat(deep)),
+            format!("[a{}]\nb = 1", ".a".repeat(deep)),
+        ] {
+            assert_eq!(problems(&toml, &[]).len(), 1);
+        }
+        let variable = format!("{PREFIX}{}", "__A".repeat(deep));
+        assert!(!problems(LEAST, &[(&variable, "1")]).is_empty());
+        let variable = format!("{PREFIX}__SOURCES[4000000000]__NAME");
+        assert!(!problems(LEAST, &[(&variable, "1")]).is_empty());
     }
 }

@@ -91,7 +91,9 @@ pub trait Progress: Default + Send + Sync + 'static {
 
 /// A stored row that the source cannot read: the store was damaged or written by another program.
 #[derive(Debug, thiserror::Error)]
-#[error("the stored progress `{key}` cannot be read")]
+#[error(
+    "the store is damaged: the progress `{key}` cannot be read; restore it from a copy, or move it away to start anew"
+)]
 pub struct BadProgress {
     /// The row's key.
     pub key: String,

@@ -112,6 +112,16 @@ pub enum StoreError {
         "another exporter uses the store {0}: two would count and pay twice; give each its own `state.path`"
     )]
     Locked(PathBuf),
+    /// The database is an empty file: this program moves a new store to its place whole.
+    #[error(
+        "the store {0} is an empty file, so what it held is lost: restore it from a copy, or remove it to start anew"
+    )]
+    Empty(PathBuf),
+    /// The database is gone while what was written to it last is still there.
+    #[error(
+        "the store {0} is gone, but its `-wal` is there: put them together again, or move that away too"
+    )]
+    Gone(PathBuf),
     /// The file is no store of this program.
     #[error("{0} is no store of this program; move it away or set `state.path`")]
     Foreign(PathBuf),
@@ -154,11 +164,25 @@ pub enum StoreError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
-                Self::Damaged(error.to_string())
-            }
-            _ => Self::Sql(error),
+        use rusqlite::Error::{
+            FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error,
+        };
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        let damaged = match &error {
+            // What this program writes, it can read.
+            FromSqlConversionFailure(..)
+            | IntegralValueOutOfRange(..)
+            | InvalidColumnType(..)
+            | Utf8Error(..) => true,
+            _ => matches!(
+                error.sqlite_error_code(),
+                Some(DatabaseCorrupt | NotADatabase)
+            ),
+        };
+        if damaged {
+            Self::Damaged(error.to_string())
+        } else {
+            Self::Sql(error)
         }
     }
 }
@@ -252,16 +276,21 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(unwritable)?;
     }
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
     let file = File::options()
         .create(true)
         .append(true)
-        .open(name)
+        .open(beside(path, ".lock"))
         .map_err(unwritable)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked(path.to_owned())),
         Err(TryLockError::Error(error)) => Err(unwritable(error)),
     }
+}
+
+/// The file beside the database that has this ending more.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
 }

@@ -6,6 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+/// The last second that RFC 3339 can write: later times, which only broken data have, are written as this one.
+const LAST: u64 = 253_402_300_799;
+
 /// Whole seconds since the epoch, UTC. CloudTrail's own times have no finer grain.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -56,7 +59,7 @@ impl Timestamp {
     /// The start of the step of `length` that holds this time, on the grid that starts at the epoch.
     pub fn floor(self, length: Duration) -> Self {
         let length = seconds(length).max(1);
-        Self(self.0 - self.0.rem_euclid(length))
+        Self(self.0.saturating_sub(self.0.rem_euclid(length)))
     }
 
     /// This time and `span` more.
@@ -86,7 +89,8 @@ impl From<SystemTime> for Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = UNIX_EPOCH + Duration::from_secs(u64::try_from(self.0).unwrap_or(0));
+        let secs = u64::try_from(self.0).unwrap_or(0).min(LAST);
+        let time = UNIX_EPOCH + Duration::from_secs(secs);
         write!(f, "{}", humantime::format_rfc3339_seconds(time))
     }
 }
@@ -136,5 +140,18 @@ mod tests {
         assert_eq!(Timestamp(119).floor(minute), Timestamp(60));
         assert_eq!(Timestamp(120).floor(minute), Timestamp(120));
         assert_eq!(Timestamp(-1).floor(minute), Timestamp(-60));
+        assert_eq!(Timestamp(i64::MIN).floor(minute), Timestamp(i64::MIN));
+    }
+
+    #[test]
+    fn times_that_no_calendar_has_are_written_all_the_same() {
+        for (secs, text) in [
+            (i64::MIN, "1970-01-01T00:00:00Z"),
+            (253_402_300_799, "9999-12-31T23:59:59Z"),
+            (253_402_300_800, "9999-12-31T23:59:59Z"),
+            (i64::MAX, "9999-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(Timestamp(secs).to_string(), text);
+        }
     }
 }

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use config::{Value, ValueKind};
 
+/// The longest duration.
+const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
+
 /// How alike two keys must be for one to be suggested for the other.
 const ALIKE: f64 = 0.7;
 
@@ -97,8 +100,7 @@ impl Keys {
     /// A duration.
     pub(super) fn duration(&mut self, key: &str, default: &str) -> Duration {
         self.value(key, default, |text| {
-            humantime::parse_duration(text)
-                .map_err(|error| format!("must be a duration such as \"5m\" or \"24h\": {error}"))
+            duration(text, "must be a duration such as \"5m\" or \"24h\"")
         })
     }
 
@@ -234,6 +236,15 @@ impl Keys {
             ""
         }
     }
+}
+
+/// Reads a duration that can be added to others and to the time; `rule` is what it must be.
+pub(super) fn duration(text: &str, rule: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| format!("{rule}: {error}"))?;
+    if duration > LONGEST {
+        return Err("must not be longer than 100 years".to_owned());
+    }
+    Ok(duration)
 }
 
 /// The table of a dotted key, and its name there.

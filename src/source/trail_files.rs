@@ -235,7 +235,10 @@ impl TrailFiles {
             None => part.first_delivery().unwrap_or(watermark),
         };
         let from = from.min(watermark);
-        let number = progress.scan.as_ref().map_or(0, |scan| scan.batch + 1);
+        let number = progress
+            .scan
+            .as_ref()
+            .map_or(0, |scan| scan.batch.wrapping_add(1));
         round.handed_out = Some(number);
         let batch = part.finish(
             &ScanState {

@@ -1,6 +1,8 @@
 //! The open database: its settings, its workers, and what a restart loads.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::keys::Keys;
 use super::runs::{self, Sightings};
-use super::{Settings, StoreError, WorkerName, WorkerState, buckets, schema};
+use super::{Settings, StoreError, WorkerName, WorkerState, beside, buckets, schema};
 use crate::batch::{Batch, ProgressChange};
 use crate::call::Tally;
 use crate::time::Timestamp;
@@ -175,8 +177,13 @@ impl Db {
                 .key(number)
                 .ok_or_else(|| StoreError::Damaged(format!("no key {number}")))?;
             let mut change = KeyChange::new(number, known);
+            let calls: u64 = row.get(1)?;
+            if calls > buckets::MOST {
+                let error = format!("the counter of key {number} is {calls}");
+                return Err(StoreError::Damaged(error));
+            }
             let tally = Tally {
-                calls: row.get(1)?,
+                calls,
                 last: Timestamp::from_secs(row.get(2)?),
             };
             change.add(Timestamp::from_secs(row.get(3)?), tally);
@@ -186,9 +193,10 @@ impl Db {
             for (key, calls) in
                 buckets::sum(&self.connection, id, start, Timestamp::from_secs(i64::MAX))?
             {
-                if let Some(change) = changes.get_mut(&key) {
-                    change.window = i64::try_from(calls).unwrap_or(i64::MAX);
-                }
+                let change = changes.get_mut(&key).ok_or_else(|| {
+                    StoreError::Damaged(format!("key {key} has calls and no counter"))
+                })?;
+                change.window = i64::try_from(calls).unwrap_or(i64::MAX);
             }
         }
         Ok(Change {
@@ -262,6 +270,12 @@ impl Worker {
 
 /// Opens a database file; one that is not ours, or not for this build, is left as it is.
 fn open_file(path: &Path) -> Result<Connection, StoreError> {
+    match fs::metadata(path) {
+        Ok(file) if file.len() == 0 => return Err(StoreError::Empty(path.to_owned())),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create(path)?,
+        Err(error) => return Err(unwritable(path, error)),
+    }
     let foreign = || StoreError::Foreign(path.to_owned());
     let connection = Connection::open(path)?;
     let tables = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| {
@@ -279,13 +293,42 @@ fn open_file(path: &Path) -> Result<Connection, StoreError> {
     check_version(&connection)?;
     let verdict: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
     if verdict != "ok" {
-        return Err(StoreError::Damaged(verdict));
+        // The first line names the database, the others what is wrong.
+        let first = verdict.lines().find(|line| !line.starts_with("***"));
+        return Err(StoreError::Damaged(first.unwrap_or(&verdict).to_owned()));
     }
-    connection.pragma_update(None, "page_size", PAGE)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     prepared(connection)
+}
+
+/// Makes a new store and moves it to its place whole: a start that was cut short, by a kill or a full disk, leaves
+/// nothing there, so that an empty file is never taken for a first start.
+fn create(path: &Path) -> Result<(), StoreError> {
+    // SQLite would throw it away.
+    if beside(path, "-wal").exists() {
+        return Err(StoreError::Gone(path.to_owned()));
+    }
+    let new = beside(path, ".new");
+    for left in [&new, &beside(&new, "-journal")] {
+        match fs::remove_file(left) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(unwritable(path, error));
+            }
+            _ => {}
+        }
+    }
+    let connection = Connection::open(&new)?;
+    connection.pragma_update(None, "page_size", PAGE)?;
+    let connection = prepared(connection)?;
+    connection.close().map_err(|(_, error)| error)?;
+    fs::rename(&new, path).map_err(|error| unwritable(path, error))
+}
+
+fn unwritable(path: &Path, error: io::Error) -> StoreError {
+    let path = path.to_owned();
+    StoreError::Unwritable { path, error }
 }
 
 fn prepared(mut connection: Connection) -> Result<Connection, StoreError> {

@@ -63,19 +63,34 @@ impl Exporter {
 
     /// The same with these variables in its environment.
     pub fn start_in(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(BINARY)
-            .args(arguments)
+        let mut command = Command::new(BINARY);
+        command.args(arguments).envs(environment.iter().copied());
+        Self::spawn(&mut command, "message=listening")
+            .unwrap_or_else(|(_, log)| panic!("ended early: {log:#?}"))
+    }
+
+    /// Starts `serve` over a configuration by `command`, which runs the program that its further arguments name, and
+    /// waits until it is ready. If it ends before: its exit code and its log.
+    pub fn start_by(mut command: Command, config: &Path) -> Result<Self, (Option<i32>, String)> {
+        let config = config.to_str().unwrap();
+        command.args([BINARY, "--config.file", config]);
+        let started = Self::spawn(&mut command, "message=ready");
+        started.map_err(|(status, log)| (status.code(), log.join("\n")))
+    }
+
+    /// Starts it and waits for a line of the log, or for its end.
+    fn spawn(command: &mut Command, line: &str) -> Result<Self, (ExitStatus, Vec<String>)> {
+        let mut child = command
             .args(["--web.listen-address=127.0.0.1:0", "--log.level=debug"])
             .env_remove("STATE_DIRECTORY")
-            .envs(environment.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap();
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let kept = Arc::clone(&log);
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 kept.lock().unwrap().push(line);
             }
@@ -85,17 +100,26 @@ impl Exporter {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             log,
         };
-        exporter.address = wait_for("the listener", || {
-            assert!(
-                exporter.child.try_wait().unwrap().is_none(),
-                "ended early: {:#?}",
-                exporter.log()
-            );
+        let outcome = wait_for(line, || {
+            if let Some(status) = exporter.child.try_wait().unwrap() {
+                return Some(Err(status));
+            }
             let log = exporter.log();
+            log.iter().find(|known| known.contains(line))?;
             let line = log.iter().find(|line| line.contains("message=listening"))?;
-            line.split("address=").nth(1)?.trim().parse().ok()
+            let address = line.split("address=").nth(1)?.trim().parse().ok()?;
+            Some(Ok(address))
         });
-        exporter
+        match outcome {
+            Ok(address) => {
+                exporter.address = address;
+                Ok(exporter)
+            }
+            Err(status) => {
+                reader.join().unwrap();
+                Err((status, exporter.log()))
+            }
+        }
     }
 
     pub fn wait_for_ready(&self) {

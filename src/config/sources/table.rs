@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::super::keys::Keys;
+use super::super::keys::{Keys, duration};
 use super::Shared;
 use crate::aws::{Access, Role};
 use crate::source::Terms;
@@ -243,9 +243,7 @@ impl Table<'_> {
         let name = "recount_after";
         let after = self.value(name, of.recount_after, |text| match text {
             "off" => Ok(None),
-            text => humantime::parse_duration(text)
-                .map(Some)
-                .map_err(|error| format!("must be `off` or a duration such as \"6h\": {error}")),
+            text => duration(text, "must be `off` or a duration such as \"6h\"").map(Some),
         })?;
         let reach = self.shared.window.saturating_sub(HOUR);
         let fits = after.saturating_add(settle).saturating_add(interval) < reach;

@@ -69,6 +69,8 @@ impl Progress for HistoryProgress {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -99,6 +101,30 @@ mod tests {
             let change = ProgressChange::put(key, value);
             let error = HistoryProgress::default().apply(&change).unwrap_err();
             assert_eq!(error.key, key);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn no_stored_row_makes_the_source_fail_but_with_an_error(
+            rows in prop::collection::vec((
+                prop_oneof![9 => "watermark|ids/-?[0-9]{1,20}", 1 => ".{0,9}"],
+                prop_oneof![
+                    "-?[0-9]{1,20}".prop_map(String::into_bytes),
+                    prop::collection::vec(any::<u8>(), 0..50),
+                    prop::collection::vec(any::<[u8; 16]>(), 0..4).prop_map(|ids| ids.concat()),
+                ],
+            ), 0..8),
+        ) {
+            let mut progress = HistoryProgress::default();
+            for (key, value) in rows {
+                let number = value.len() / size_of::<EventId>();
+                match progress.apply(&ProgressChange::put(key.as_str(), value)) {
+                    Ok(()) => prop_assert!(progress.seen.values().all(|ids| ids.len() <= number.max(3))),
+                    Err(error) => prop_assert_eq!(error.key, key),
+                }
+            }
         }
     }
 }

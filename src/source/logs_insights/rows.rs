@@ -89,9 +89,12 @@ fn time(text: &str) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use std::sync::Arc;
 
     use super::*;
+    use crate::source::query::Part;
     use crate::window::Window;
 
     fn row(fields: &[(&str, &str)]) -> Vec<ResultField> {
@@ -162,6 +165,53 @@ mod tests {
             &[("bin(5m)", "yesterday"), ("calls", "7")],
         ] {
             assert!(read_one(fields).is_err(), "{fields:?}");
+        }
+    }
+
+    /// Fields that the reader looks for and others, their texts like numbers, times and neither; either may be
+    /// missing.
+    fn field() -> impl Strategy<Value = ResultField> {
+        let name = prop_oneof![
+            3 => Just("bin(5m)".to_owned()),
+            3 => Just("calls".to_owned()),
+            3 => "(record.)?(lastEventTime|eventSource|eventName|tlsHost|awsRegion|tlsDetails.tlsVersion)",
+            1 => ".{0,9}",
+        ];
+        let value = prop_oneof![
+            3 => "-?[0-9]{1,25}([.][0-9]{1,4})?([eE][+-]?[0-9]{1,3})?",
+            3 => "[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{3})?Z?",
+            1 => Just(String::new()),
+            1 => ".{0,9}",
+        ];
+        let field = (
+            prop::option::weighted(0.95, name),
+            prop::option::weighted(0.95, value),
+        );
+        field.prop_map(|(name, value)| {
+            ResultField::builder()
+                .set_field(name)
+                .set_value(value)
+                .build()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn no_answer_makes_the_reader_fail_but_with_an_error(
+            rows in prop::collection::vec(prop::collection::vec(field(), 0..12), 0..8),
+            values in any::<bool>(),
+        ) {
+            let mut leaf = Leaf::calls(Window { from: Timestamp::from_secs(0), to: Timestamp::from_secs(60) });
+            if values {
+                leaf.ask = Ask::Values(Part::Service);
+            }
+            match read(&rows, &leaf) {
+                Ok(Rows::Calls(read)) => prop_assert_eq!(read.len(), rows.len()),
+                Ok(Rows::Values(read)) => prop_assert!(values && read.len() == rows.len()),
+                Ok(Rows::Records(_)) => prop_assert!(false, "records were not asked for"),
+                Err(error) => prop_assert_eq!(error.reason, Reason::BadAnswer),
+            }
         }
     }
 }

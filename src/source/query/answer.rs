@@ -160,3 +160,66 @@ fn key(row: &Members, event_source: &str, ask: Ask) -> CallKey {
         aws_region: name(&row.aws_region),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::source::query::numbers;
+    use crate::window::Window;
+
+    const BUCKET: Duration = Duration::from_secs(60);
+
+    /// Any time, and often one of a bucket in the first hour.
+    fn time() -> impl Strategy<Value = Timestamp> {
+        let secs = prop_oneof![
+            9 => (0_i64..60).prop_map(|minute| minute * 60),
+            1 => any::<i64>(),
+        ];
+        secs.prop_map(Timestamp::from_secs)
+    }
+
+    fn members() -> impl Strategy<Value = Members> {
+        let text = || prop::option::of(prop_oneof![".{0,3}", "TLSv1(.[0-4])?", ".{300}"]);
+        let texts = (text(), text(), text(), text(), any::<bool>());
+        texts.prop_map(
+            |(event_source, event_name, tls_version, key_exchange, has_tls)| Members {
+                event_source,
+                event_name,
+                tls_version,
+                key_exchange,
+                has_tls,
+                ..Members::default()
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn rows_of_any_kind_are_counted_whole_or_are_an_error(
+            rows in prop::collection::vec((time(), members(), 0_u64..=numbers::MOST, prop::option::of(time())), 0..12),
+            window in (time(), time()),
+            now in 0..i64::MAX,
+        ) {
+            let rows: Vec<CallRow> = rows.into_iter().map(|(bucket, members, calls, last)| CallRow {
+                bucket,
+                members: Arc::new(members),
+                calls,
+                records: calls,
+                last,
+            }).collect();
+            let leaf = Leaf::calls(Window { from: window.0, to: window.1 });
+            let all: u64 = rows.iter().map(|row| row.calls).sum();
+            prop_assert_eq!(records(&rows).values().sum::<u64>(), all);
+            match counts(&leaf, &rows, BUCKET, TlsVersion::Tls12, Timestamp::from_secs(now)) {
+                Ok((counts, no_calls)) => {
+                    prop_assert_eq!(counts.calls() + no_calls, all);
+                    prop_assert!(counts.iter().all(|(_, _, tally)| tally.last.secs() <= now));
+                }
+                Err(error) => prop_assert_eq!(error.reason, Reason::BadAnswer),
+            }
+        }
+    }
+}

@@ -165,13 +165,23 @@ fn read<T: DeserializeOwned>(value: Option<&[u8]>) -> Result<Option<T>, serde_js
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::source::query::leaf::{Ask, Part};
-    use crate::window::Window;
+    use crate::source::query::steps::{checked, passed};
+    use crate::source::query::{Plan, Recount, Settings};
+    use crate::tls::TlsVersion;
+    use crate::window::{Schedule, Window};
+
+    fn time(secs: i64) -> Timestamp {
+        Timestamp::from_secs(secs)
+    }
 
     #[test]
     fn changes_are_read_back_as_they_were_put() {
-        let time = Timestamp::from_secs;
         let window = Window {
             from: time(60),
             to: time(120),
@@ -238,6 +248,84 @@ mod tests {
                 QueryProgress::default().apply(&change).unwrap_err().key,
                 key
             );
+        }
+    }
+
+    /// A stored row: of ours or not, its value JSON like ours, or any bytes.
+    fn row() -> impl Strategy<Value = ProgressChange> {
+        let key = prop_oneof![
+            9 => "watermark|recounted|leaves|token|query|records/-?[0-9]{1,20}",
+            1 => ".{0,9}",
+        ];
+        let number = || {
+            prop_oneof![
+                any::<i64>().prop_map(|number| number.to_string()),
+                "[0-9]{1,4}",
+                "-?[0-9]{1,30}"
+            ]
+        };
+        let leaf = || {
+            (number(), number(), "calls|records|other", any::<bool>()).prop_map(|(from, to, ask, flag)| {
+                let only = if flag { r#"[["region",null],["account","1"]]"# } else { "[]" };
+                format!(r#"{{"window":{{"from":{from},"to":{to}}},"only":{only},"ask":"{ask}","control":{flag},"recount":{flag}}}"#)
+            })
+        };
+        let text = prop_oneof![
+            number(),
+            leaf().prop_map(|leaf| format!("[{leaf}]")),
+            (leaf(), number())
+                .prop_map(|(leaf, at)| format!(r#"{{"id":"q","leaf":{leaf},"started":{at}}}"#)),
+            r#""t""#,
+            Just("[".repeat(100_000)),
+        ];
+        let value = prop_oneof![
+            text.prop_map(String::into_bytes),
+            prop::collection::vec(any::<u8>(), 0..40),
+        ];
+        (key, value).prop_map(|(key, value)| ProgressChange::put(key, value))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn no_stored_row_makes_the_source_fail_but_with_an_error(
+            rows in prop::collection::vec(row(), 0..8),
+            now in prop_oneof![any::<i64>(), Just(1_780_000_000)],
+        ) {
+            let mut progress = QueryProgress::default();
+            for row in &rows {
+                if let Err(error) = progress.apply(row) {
+                    prop_assert_eq!(&error.key, &row.key);
+                }
+            }
+            let settings = Settings {
+                schedule: Schedule {
+                    bucket: Duration::from_secs(300),
+                    settle: Duration::from_secs(300),
+                    longest: Duration::from_secs(6 * 3600),
+                    interval: Duration::from_secs(300),
+                },
+                lookback: Duration::from_secs(86_400),
+                catch_up_limit: Duration::from_secs(7 * 86_400),
+                timeout: Duration::from_secs(900),
+                first_pause: Duration::from_secs(1),
+                recount: Some(Recount {
+                    after: Duration::from_secs(3600),
+                    reach: Duration::from_secs(86_400),
+                    check_first: true,
+                }),
+                control: true,
+                minimum_version: TlsVersion::Tls12,
+            };
+            let plan = settings.plan(&progress, settings.schedule.longest, time(now));
+            if let Plan::Ask(leaves) = plan {
+                for leaf in leaves {
+                    leaf.split(settings.schedule.bucket);
+                    let (rest, bucket) = (progress.leaves.as_slice(), settings.schedule.bucket);
+                    checked(&leaf, rest, &progress, &[], bucket);
+                    passed(&leaf, rest, &progress);
+                }
+            }
         }
     }
 }

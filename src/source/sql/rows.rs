@@ -91,7 +91,10 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::source::query::Part;
     use crate::window::Window;
 
     const ROW: [(&str, &str); 6] = [
@@ -145,6 +148,36 @@ mod tests {
                 let error = read(&row).unwrap_err();
                 assert_eq!(error.reason, Reason::BadAnswer);
                 assert!(error.to_string().contains(name), "{error}");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn no_row_makes_the_reader_fail_but_with_an_error(
+            // By column; half of them are there, most as numbers.
+            rows in prop::collection::vec(prop::collection::vec(prop::option::weighted(0.9, prop_oneof![
+                4 => "[0-9]{1,13}([.][0-9]{1,4})?([eE][0-9])?",
+                1 => "-?[0-9]{1,25}([eE][+-]?[0-9]{1,3})?",
+                1 => "yes|no|NaN|inf|",
+                1 => ".{0,9}",
+            ]), 12..13), 0..8),
+            ask in prop::sample::select(vec![Ask::Calls, Ask::CallsWithoutEventName, Ask::Records, Ask::Values(Part::Region)]),
+        ) {
+            let columns = [
+                column::BUCKET, column::CALLS, column::RECORDS, column::LAST, column::EVENT_SOURCE, column::EVENT_NAME,
+                column::TLS_VERSION, column::CIPHER_SUITE, column::KEY_EXCHANGE, column::TLS_HOST, column::VALUE, column::AWS_REGION,
+            ];
+            let mut reader = Reader::new(&Leaf { ask, ..leaf() });
+            let mut read = 0;
+            for row in &rows {
+                let cell = |name: &str| row.get(columns.iter().position(|known| *known == name)?)?.as_deref();
+                match reader.read(cell) {
+                    Ok(()) => read += 1,
+                    Err(error) => prop_assert_eq!(error.reason, Reason::BadAnswer),
+                }
+                prop_assert_eq!(reader.len(), read);
             }
         }
     }

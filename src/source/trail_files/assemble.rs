@@ -203,7 +203,7 @@ impl<'p> Part<'p> {
         let attempts = before
             .filter(|state| state.version == file.version)
             .map_or(0, FileState::attempts)
-            + 1;
+            .saturating_add(1);
         let wait = FIRST_RETRY
             .saturating_mul(1 << (attempts - 1).min(20))
             .min(LAST_RETRY);

@@ -155,7 +155,7 @@ impl Progress for FilesProgress {
         } else if let Some(first) = change.key.strip_prefix(IDS) {
             let first = u64::from_str_radix(first, 16).map_err(|_| bad())?;
             match value.map(<[u8]>::as_chunks::<16>) {
-                Some((ids, [])) => self
+                Some((ids, [])) if self.ids.takes(first, ids.len()) => self
                     .ids
                     .push(first, ids.iter().copied().map(EventId::from_be_bytes)),
                 Some(_) => return Err(bad()),
@@ -174,6 +174,8 @@ fn read_json<T: DeserializeOwned>(value: &[u8]) -> Result<T, serde_json::Error> 
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -231,6 +233,60 @@ mod tests {
                     .key,
                 key
             );
+        }
+    }
+
+    /// A stored row: of ours or not, its value JSON like ours, or any bytes.
+    fn row() -> impl Strategy<Value = ProgressChange> {
+        let key = prop_oneof![
+            4 => "ids/[0-9a-f]{16}",
+            2 => Just(ids_key(u64::MAX - 1)),
+            2 => Just(ids_key(0)),
+            3 => "scan|file/.{0,9}",
+            1 => ".{0,9}",
+        ];
+        let number = || {
+            prop_oneof![
+                any::<u64>().prop_map(|number| number.to_string()),
+                "-?[0-9]{1,9}"
+            ]
+        };
+        let scan = (number(), number(), number()).prop_map(|(floor, watermark, batch)| {
+            format!(
+                r#"{{"floor":{floor},"watermark":{watermark},"batch":{batch},"location":"/t"}}"#
+            )
+        });
+        let file = (number(), number(), number(), number()).prop_map(|(a, b, c, d)| {
+            format!(
+                r#"{{"size":{a},"modified":{b},"delivered":{c},"named":true,"outcome":{{"counted":{{"ids":{{"start":{d},"end":{a}}},"digest":{b}}}}}}}"#
+            )
+        });
+        let value = prop_oneof![
+            2 => prop_oneof![scan, file, number()].prop_map(String::into_bytes),
+            1 => prop::collection::vec(any::<u8>(), 0..50),
+            2 => prop::collection::vec(any::<[u8; 16]>(), 0..4).prop_map(|ids| ids.concat()),
+        ];
+        (key, value).prop_map(|(key, value)| ProgressChange::put(key, value))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn no_stored_row_makes_the_source_fail_but_with_an_error(rows in prop::collection::vec(row(), 0..8)) {
+            let mut progress = FilesProgress::default();
+            for row in &rows {
+                if let Err(error) = progress.apply(row) {
+                    prop_assert_eq!(&error.key, &row.key);
+                }
+            }
+            let bytes: usize = rows.iter().filter_map(|row| row.value.as_ref()).map(Vec::len).sum();
+            prop_assert!(progress.ids.len() <= bytes / size_of::<EventId>());
+            prop_assert_eq!(progress.ids.iter().count(), progress.ids.len());
+            for file in progress.files.values() {
+                if let Some(ids) = progress.ids.range(&file.ids()) {
+                    prop_assert!(ids.count() <= progress.ids.len());
+                }
+            }
         }
     }
 }

@@ -183,6 +183,21 @@ impl Reader {
         latest: Timestamp,
         gate: &Gate,
     ) -> Result<FileCounts, FileError> {
+        let answer = self.read_whole(file, latest, gate);
+        for buffer in [&mut self.stored, &mut self.text] {
+            if buffer.capacity() > KEPT_BUFFER {
+                *buffer = Vec::new();
+            }
+        }
+        answer
+    }
+
+    fn read_whole(
+        &mut self,
+        file: &Found,
+        latest: Timestamp,
+        gate: &Gate,
+    ) -> Result<FileCounts, FileError> {
         let compressed = file.name.ends_with(".gz");
         let mut handle = File::open(&file.path)?;
         let size = usize::try_from(file.version.size).map_err(|_| FileError::TooLarge)?;
@@ -217,11 +232,6 @@ impl Reader {
         let mut counts = count(text, latest, file, &mut self.keys)?;
         counts.reader = self.number;
         counts.digest = xxh3_64(&self.stored);
-        for buffer in [&mut self.stored, &mut self.text] {
-            if buffer.capacity() > KEPT_BUFFER {
-                *buffer = Vec::new();
-            }
-        }
         Ok(counts)
     }
 
@@ -239,11 +249,9 @@ impl Reader {
                 self.text.resize(told, 0);
             }
             let room = self.text.get_mut(..told).unwrap_or_default();
-            match self.inflate.gzip_decompress(&self.stored, room) {
-                Ok(length) => return Ok(length),
-                Err(libdeflater::DecompressionError::BadData) => return Err(FileError::Gzip),
-                Err(libdeflater::DecompressionError::InsufficientSpace) => {}
-            }
+            // Also where there is more than the trailer tells: how much, nobody knows.
+            let unpacked = self.inflate.gzip_decompress(&self.stored, room);
+            return unpacked.map_err(|_| FileError::Gzip);
         }
         self.text.clear();
         let limit = LARGEST as u64 + 1;

@@ -69,6 +69,12 @@ impl RecentIds {
         blocks.collect()
     }
 
+    /// Whether a block of so many ids may be added at its number: blocks follow each other without a gap.
+    pub(super) fn takes(&self, first: u64, length: usize) -> bool {
+        let follows = self.ids.is_empty() || first == self.next();
+        follows && first.checked_add(length as u64).is_some()
+    }
+
     /// Adds a block at its number; what lies before it in the ring must be older.
     pub(super) fn push(&mut self, first: u64, ids: impl ExactSizeIterator<Item = EventId>) {
         if self.ids.is_empty() {
