@@ -4,6 +4,8 @@
 //! that it names: windows end at multiples of the source's `interval`, a day by default, so that each day is read
 //! once whole, and once more for the calls of the evening before that were delivered after midnight.
 
+mod partitions;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,17 +19,16 @@ use aws_sdk_athena::types::{
 };
 use xxhash_rust::xxh3::xxh3_128;
 
+use self::partitions::conditions;
 use super::query::{Answer, End, Engine, Leaf, Look, Query, Started};
-use super::sql::{self, Reader, Table, identifier, quoted};
+use super::sql::{self, Reader, Table, identifier};
 pub use super::sql::{MOST_ROWS, PAGE};
 use crate::aws::{self, Observer, Quota};
 use crate::batch::Scanned;
 use crate::source::{Reason, SourceError};
-use crate::window::Window;
 
 /// A query is billed for at least this much: 10 MB, as those quote it who write of AWS's prices.
 const LEAST_BILLED: u64 = 10 << 20;
-const DAY: Duration = Duration::from_secs(86_400);
 
 /// How a table is partitioned, and what its `eventtime` is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -338,87 +339,4 @@ fn is_header(row: &Row, names: &[String]) -> bool {
     let cells = row.data().iter().map(|cell| cell.var_char_value());
     let cells = cells.map(|cell| cell.unwrap_or_default().to_ascii_lowercase());
     cells.eq(names.iter().cloned())
-}
-
-/// What bounds the time of a window, and the partitions that can hold it: of the days of its calls, and the day
-/// after, on which the last of them were delivered, or more days, where it is asked for so `late`. It says nothing of
-/// now, so that a start can be repeated.
-fn conditions(layout: Layout, window: Window, late: Duration) -> String {
-    let Window { from, to } = window;
-    let time = format!("eventTime >= '{from}' AND eventTime < '{to}'");
-    let mut days = Vec::new();
-    let mut day = from.floor(DAY);
-    while day < to.plus(late.max(DAY)) {
-        days.push(day.to_string().chars().take(10).collect::<String>());
-        day = day.plus(DAY);
-    }
-    match layout {
-        Layout::Timestamp => {
-            let days: Vec<String> = days
-                .iter()
-                .map(|day| quoted(&day.replace('-', "/")))
-                .collect();
-            format!("\"timestamp\" IN ({})\n  AND {time}", days.join(", "))
-        }
-        Layout::YearMonthDay => {
-            let parts = days.iter().filter_map(|day| {
-                let (year, rest) = day.split_once('-')?;
-                let (month, day) = rest.split_once('-')?;
-                Some(format!(
-                    "(year = '{year}' AND month = '{month}' AND day = '{day}')"
-                ))
-            });
-            let parts: Vec<String> = parts.collect();
-            format!("({})\n  AND {time}", parts.join(" OR "))
-        }
-        Layout::Lake => {
-            let (from, to) = (sql::timestamp(from), sql::timestamp(to));
-            let calls = sql::CALLS_OF_LAKE;
-            format!("eventTime >= {from} AND eventTime < {to}\n  AND {calls}")
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::time::Timestamp;
-
-    fn window(from: &str, to: &str) -> Window {
-        let time = |text| Timestamp::parse(text).unwrap();
-        Window {
-            from: time(from),
-            to: time(to),
-        }
-    }
-
-    #[test]
-    fn only_the_days_that_can_hold_a_window_are_read() {
-        let day = window("2026-06-01T00:00:00Z", "2026-06-02T00:00:00Z");
-        let time = "eventTime >= '2026-06-01T00:00:00Z' AND eventTime < '2026-06-02T00:00:00Z'";
-        assert_eq!(
-            conditions(Layout::Timestamp, day, Duration::ZERO),
-            format!("\"timestamp\" IN ('2026/06/01', '2026/06/02')\n  AND {time}")
-        );
-        assert_eq!(
-            conditions(Layout::YearMonthDay, day, Duration::ZERO),
-            format!(
-                "((year = '2026' AND month = '06' AND day = '01') OR (year = '2026' AND month = '06' AND day = '02'))\n  \
-                 AND {time}"
-            )
-        );
-        assert_eq!(
-            conditions(Layout::Lake, day, Duration::ZERO),
-            "eventTime >= timestamp '2026-06-01 00:00:00' AND eventTime < timestamp '2026-06-02 00:00:00'\n  \
-             AND coalesce(eventCategory, '') NOT IN ('Insight', 'NetworkActivity')"
-        );
-        let evening = window("2026-12-31T23:59:59Z", "2027-01-01T00:00:01Z");
-        let days = |late| {
-            let conditions = conditions(Layout::Timestamp, evening, late);
-            conditions.split_once('\n').unwrap().0.to_owned()
-        };
-        let three = "\"timestamp\" IN ('2026/12/31', '2027/01/01', '2027/01/02')";
-        assert_eq!(days(Duration::ZERO), three);
-        assert_eq!(days(2 * DAY), three.replace(')', ", '2027/01/03')"));
-    }
 }

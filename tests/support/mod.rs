@@ -149,7 +149,12 @@ impl Exporter {
 
     /// Scrapes until `found` finds what it looks for.
     pub fn scrape_until<T>(&self, what: &str, mut found: impl FnMut(&Scrape) -> Option<T>) -> T {
-        wait_for(what, || found(&self.scrape()))
+        // Before the first rendering, or beside as many scrapes as are allowed, there is none.
+        wait_for(what, || {
+            let answer = self.get("/metrics", &[]);
+            let scrape = (answer.status == 200).then(|| Scrape::parse(&answer.text()))?;
+            found(&scrape)
+        })
     }
 
     /// Scrapes until the source has been asked in vain for more `times` since now.
