@@ -281,6 +281,20 @@ fn a_day_that_is_counted_again_adds_what_was_delivered_days_later() {
     });
 }
 
+/// Delivers a record every 20 seconds, each with a key exchange.
+fn deliver_with_exchange(rig: &Rig, from: Timestamp, to: Timestamp) {
+    let mut events = Vec::new();
+    let mut time = from;
+    while time < to {
+        let text = aws::record("s3", "GetObject", "TLSv1.3", time);
+        let mut record: serde_json::Value = serde_json::from_str(&text).unwrap();
+        record["tlsDetails"]["keyExchange"] = json!("X25519MLKEM768");
+        events.push((time, record.to_string()));
+        time = time.plus(Duration::from_secs(20));
+    }
+    rig.double.deliver_all(&rig.place, events);
+}
+
 #[test]
 fn what_was_counted_before_is_not_counted_again_when_the_question_changes() {
     let start = start_of_day();
@@ -300,10 +314,11 @@ fn what_was_counted_before_is_not_counted_again_when_the_question_changes() {
     rig.end(life);
 
     // The table is given its key exchanges between the count and the recount.
-    let mut rig = rig_over_days(start);
+    let mut rig = rig_over_days(start.plus(9 * DAY));
+    rig.set_clocks(start);
     rig.double
         .table(json!({"layout": "timestamp", "key_exchange": false}));
-    queries::deliver_every_20_s(&rig, start, start.plus(HOUR));
+    deliver_with_exchange(&rig, start, start.plus(HOUR));
     // After the next day was counted.
     rig.setup.query.recount = Some(recount(30 * HOUR));
     let mut life = rig.start();
@@ -313,8 +328,8 @@ fn what_was_counted_before_is_not_counted_again_when_the_question_changes() {
     rig.end(life);
     rig.double
         .table(json!({"layout": "timestamp", "key_exchange": true}));
-    queries::deliver_every_20_s(&rig, start, start.plus(HOUR));
-    queries::deliver_every_20_s(&rig, start.plus(DAY), start.plus(DAY + HOUR));
+    deliver_with_exchange(&rig, start, start.plus(HOUR));
+    deliver_with_exchange(&rig, start.plus(DAY), start.plus(DAY + HOUR));
     let mut life = rig.start();
     rig.run(&mut life, HOUR, start.plus(3 * DAY));
     assert_eq!(counted(&life), 360);
@@ -328,7 +343,9 @@ fn what_was_counted_before_is_not_counted_again_when_the_question_changes() {
 #[test]
 fn a_table_that_loses_its_key_exchanges_counts_nothing_again() {
     let start = start_of_day();
-    let mut rig = rig_over_days(start);
+    let mut rig = rig_over_days(start.plus(9 * DAY));
+    rig.set_clocks(start);
+    deliver_with_exchange(&rig, start, start.plus(HOUR));
     rig.setup.query.recount = Some(recount(6 * HOUR));
     let mut life = rig.start();
     rig.tick(&mut life).unwrap();
@@ -336,7 +353,7 @@ fn a_table_that_loses_its_key_exchanges_counts_nothing_again() {
     assert_eq!(counted(&life), 180);
     rig.double
         .table(json!({"layout": "timestamp", "key_exchange": false}));
-    queries::deliver_every_20_s(&rig, start, start.plus(HOUR));
+    deliver_with_exchange(&rig, start, start.plus(HOUR));
     rig.run(&mut life, HOUR, start.plus(DAY + 12 * HOUR));
     assert_eq!((counted(&life), failures(&life, "rejected")), (180, 1.0));
     rig.end(life);
