@@ -51,6 +51,13 @@ pub struct Scanned {
 }
 
 impl Scanned {
+    /// Adds `other` to this.
+    pub fn add(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.billed_bytes += other.billed_bytes;
+        self.records += other.records;
+    }
+
     /// What is billed as it was scanned.
     pub fn billed(bytes: u64, records: u64) -> Self {
         Self {

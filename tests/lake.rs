@@ -139,16 +139,7 @@ fn after_a_day_every_label_set_is_the_truth_with_duplicates_and_late_deliveries(
 #[test]
 fn late_calls_are_counted_once_and_only_buckets_that_differ_are_asked_for_again() {
     both_ways(|| {
-        let start = start_of_day();
-        let mut rig = Rig::new(start.plus(HOUR));
-        rig.setup.query.schedule.settle = 20 * MINUTE;
-        rig.setup.query.schedule.interval = 30 * MINUTE;
-        rig.setup.query.recount = Some(recount(2 * HOUR));
-        rig.setup.query.lookback = 2 * HOUR;
-        deliver_every_20_s(&rig, start, start.plus(HOUR));
-        let mut life = rig.start();
-        rig.run(&mut life, 10 * MINUTE, start.plus(2 * HOUR));
-        assert_eq!((counted(&life), late(&life)), (180, 0.0));
+        let (rig, life, start) = rig_that_counts_again();
         // Two calls turn up in two buckets of their hour, one of them twice; and a call that was counted, once more.
         let record = |at| aws::record("s3", "Late", "TLSv1.1", start.plus(at));
         let (first, second) = (record(11 * MINUTE), record(41 * MINUTE));

@@ -49,6 +49,14 @@ pub struct Settings {
     pub page: usize,
 }
 
+impl Settings {
+    /// The id of the store, without the rest of its ARN.
+    pub fn store_id(&self) -> &str {
+        let store = &self.event_data_store;
+        store.rsplit('/').next().unwrap_or(store)
+    }
+}
+
 /// CloudTrail Lake.
 #[derive(Debug)]
 pub struct Lake {
@@ -73,14 +81,13 @@ impl Lake {
 
     fn statement(&self, query: &Query) -> String {
         let leaf = &query.leaf;
-        let store = &self.settings.event_data_store;
         let key_exchange = match self.settings.key_exchange {
             KeyExchange::Column => "tlsDetails.keyExchange",
             KeyExchange::EventJson => "json_extract_scalar(eventJson, '$.tlsDetails.keyExchange')",
         };
         let table = Table {
             // The id as it is: Lake takes it without quotes, and the configuration nothing but ids.
-            name: store.rsplit('/').next().unwrap_or(store),
+            name: self.settings.store_id(),
             seconds: "CAST(floor(to_unixtime(eventTime)) AS bigint)",
             key_exchange: (!query.plain).then_some(key_exchange),
             deduplicate: self.settings.deduplicate,

@@ -40,11 +40,12 @@ pub(super) async fn run(
     settings: &Settings,
     section: &mut Section,
 ) {
-    let id = settings.event_data_store.rsplit('/').next();
-    let id = id.unwrap_or_default();
     let arn = match settings.event_data_store.starts_with("arn:") {
         true => settings.event_data_store.clone(),
-        false => aws.arn("cloudtrail", &format!("eventdatastore/{id}")),
+        false => aws.arn(
+            "cloudtrail",
+            &format!("eventdatastore/{}", settings.store_id()),
+        ),
     };
     describe(aws, settings, &arn, section).await;
     section.checks.extend(aws.clock());

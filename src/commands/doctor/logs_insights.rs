@@ -166,8 +166,7 @@ fn price(
     let terms = source.terms;
     if settings.outdated_only {
         let outdated = outdated.map_or_else(Scanned::default, |asked| asked.scanned);
-        scanned.bytes += outdated.bytes;
-        scanned.billed_bytes += outdated.billed_bytes;
+        scanned.add(outdated);
         let bucket = query.schedule.bucket.as_secs();
         let control = asked.scanned.billed_bytes * bucket / HOUR.as_secs();
         let day = of_a_day(outdated.billed_bytes + control, HOUR);

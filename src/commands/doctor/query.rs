@@ -178,9 +178,7 @@ async fn answer<E: Engine>(
             }
             pause = (pause * 3 / 2).min(LONGEST_PAUSE);
         };
-        scanned.bytes += more.bytes;
-        scanned.billed_bytes += more.billed_bytes;
-        scanned.records += more.records;
+        scanned.add(more);
         return match end {
             End::Complete(answer) => match answer.rows {
                 Rows::Calls(rows) => Ok(Asked {

@@ -117,13 +117,7 @@ impl<E: Engine> QuerySource<E> {
                 Batch::default()
             }
             End::TooMuch(error) => self.in_parts(leaf, progress, paid(error)),
-            End::Failed(error) => match self.failed_again(leaf, progress, paid(error)) {
-                Ok(batch) => batch,
-                Err(error) => {
-                    self.failure = Some(error);
-                    Batch::default()
-                }
-            },
+            End::Failed(error) => self.failed(leaf, progress, paid(error)),
             End::Reworded => {
                 self.plain = true;
                 Batch::default()
@@ -305,19 +299,20 @@ impl<E: Engine> QuerySource<E> {
 
     /// A query that was too much for its engine: next time for less.
     fn in_parts(&mut self, leaf: &Leaf, progress: &QueryProgress, error: SourceError) -> Batch {
-        let halves = leaf.window.halves().is_some();
-        let in_parts =
-            halves && (!leaf.recount || leaf.split(self.settings.schedule.bucket).is_some());
-        let failed = if in_parts {
-            self.failure = Some(error);
-            return self.split(leaf, progress).unwrap_or_default();
-        } else {
-            self.failed_again(leaf, progress, error)
-        };
-        failed.unwrap_or_else(|error| {
-            self.failure = Some(error);
-            Batch::default()
-        })
+        if leaf.shorter(self.settings.schedule.bucket).is_none() {
+            return self.failed(leaf, progress, error);
+        }
+        self.failure = Some(error);
+        self.split(leaf, progress).unwrap_or_default()
+    }
+
+    /// The end of a query that failed, of which is told once that is in the progress.
+    fn failed(&mut self, leaf: &Leaf, progress: &QueryProgress, error: SourceError) -> Batch {
+        self.failed_again(leaf, progress, error)
+            .unwrap_or_else(|error| {
+                self.failure = Some(error);
+                Batch::default()
+            })
     }
 
     pub(super) async fn stop_query(&self, id: &str) {

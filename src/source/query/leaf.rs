@@ -98,19 +98,15 @@ impl Leaf {
     /// The leaves to ask instead because the answer had too many rows, the oldest first: halves down to a second,
     /// then one for each Region, account and service, then without `event_name`. `None` if nothing is left to split.
     pub(super) fn split(&self, bucket: Duration) -> Option<Vec<Self>> {
-        if self.recount {
-            return self.bucket_halves(bucket);
+        if let Some(parts) = self.shorter(bucket) {
+            return Some(parts);
         }
         let with = |ask| Self {
             ask,
             ..self.clone()
         };
-        if let Some((first, second)) = self.window.halves() {
-            let half = |window| Self {
-                window,
-                ..self.clone()
-            };
-            return Some(vec![half(first), half(second)]);
+        if self.recount {
+            return None;
         }
         let next = Part::ALL
             .into_iter()
@@ -122,18 +118,26 @@ impl Leaf {
         }
     }
 
+    /// The two halves of its time, the older first; `None` where it is as short as it can be.
+    pub(super) fn shorter(&self, bucket: Duration) -> Option<Vec<Self>> {
+        let (first, second) = match self.recount {
+            true => self.bucket_halves(bucket),
+            false => self.window.halves(),
+        }?;
+        let part = |window| Self {
+            window,
+            ..self.clone()
+        };
+        Some(vec![part(first), part(second)])
+    }
+
     /// What is counted again is compared with whole buckets.
-    fn bucket_halves(&self, bucket: Duration) -> Option<Vec<Self>> {
+    fn bucket_halves(&self, bucket: Duration) -> Option<(Window, Window)> {
         let Window { from, to } = self.window;
         let middle = from.plus(self.window.length() / 2).floor(bucket);
         let middle = middle.max(from.floor(bucket).plus(bucket));
-        (middle < to).then(|| {
-            let part = |from, to| Self {
-                window: Window { from, to },
-                ..self.clone()
-            };
-            vec![part(from, middle), part(middle, to)]
-        })
+        let window = |from, to| Window { from, to };
+        (middle < to).then_some((window(from, middle), window(middle, to)))
     }
 
     /// One leaf for each value that `part` was found to have.
