@@ -254,7 +254,13 @@ pub fn a_query_that_runs_for_ever_is_stopped_and_asked_for_in_parts_if_that_save
         rig.setup.query.timeout = Duration::from_secs(1);
         let mut life = rig.start();
         rig.double.fault(S::START, 1, json!({"query": "forever"}));
-        assert_eq!(tick_until_done(&rig, &mut life, 10), ["timeout"]);
+        let paid = match rig.tick(&mut life) {
+            Err(TickError::Source(error)) if error.reason.label() == "timeout" => error.paid,
+            other => panic!("{other:?}"),
+        };
+        // The same again is paid for again, and waits; halves do not.
+        assert_eq!(paid, S::PARTS == 1);
+        assert_eq!(tick_until_done(&rig, &mut life, 10), Vec::<&str>::new());
         assert_eq!(counted(&life), 180);
         let stats = rig.double.stats();
         let queries = queries(&stats);

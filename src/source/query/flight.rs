@@ -302,7 +302,11 @@ impl<E: Engine> QuerySource<E> {
         if leaf.shorter(self.settings.schedule.bucket).is_none() {
             return self.failed(leaf, progress, error);
         }
-        self.failure = Some(error);
+        // Its halves are not the same again: they need not wait as what is paid for in vain does.
+        self.failure = Some(SourceError {
+            paid: false,
+            ..error
+        });
         self.split(leaf, progress).unwrap_or_default()
     }
 
