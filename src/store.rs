@@ -174,10 +174,11 @@ impl From<rusqlite::Error> for StoreError {
             | IntegralValueOutOfRange(..)
             | InvalidColumnType(..)
             | Utf8Error(..) => true,
-            _ => matches!(
-                error.sqlite_error_code(),
-                Some(DatabaseCorrupt | NotADatabase)
-            ),
+            // The statements are this program's own: what makes no sense in them is the schema in the file.
+            _ => error.sqlite_error().is_some_and(|failure| {
+                matches!(failure.code, DatabaseCorrupt | NotADatabase)
+                    || failure.extended_code == rusqlite::ffi::SQLITE_ERROR
+            }),
         };
         if damaged {
             Self::Damaged(error.to_string())
