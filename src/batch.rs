@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::call::{CallKey, Tally};
+use crate::call::{CallKey, Caller, Tally};
 use crate::source::Reason;
 use crate::time::Timestamp;
 use crate::window::Window;
@@ -15,6 +15,8 @@ use crate::window::Window;
 pub struct Batch {
     /// Calls by the start of their bucket and by key.
     pub counts: Counts,
+    /// Who made outdated calls, as far as it is known; more than the counts have, or less, is no error.
+    pub callers: Callers,
     /// The source's progress once this batch is committed.
     pub progress: Vec<ProgressChange>,
     /// The time that is counted to its end with this batch: the watermark becomes `to`. `None` when
@@ -175,6 +177,34 @@ impl Counts {
     /// All calls together.
     pub fn calls(&self) -> u64 {
         self.iter().map(|(_, _, tally)| tally.calls).sum()
+    }
+}
+
+/// Outdated calls by the start of their bucket and by who made them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Callers(BTreeMap<Timestamp, HashMap<Arc<Caller>, u64>>);
+
+impl Callers {
+    /// Adds calls of one caller to one bucket.
+    pub fn add(&mut self, bucket: Timestamp, caller: &Arc<Caller>, calls: u64) {
+        if calls > 0 {
+            let known = self.0.entry(bucket).or_default();
+            *known.entry_ref(caller).or_default() += calls;
+        }
+    }
+
+    /// The calls, by bucket.
+    pub fn iter(&self) -> impl Iterator<Item = (Timestamp, &Arc<Caller>, u64)> {
+        self.0.iter().flat_map(|(bucket, callers)| {
+            callers
+                .iter()
+                .map(|(caller, calls)| (*bucket, caller, *calls))
+        })
+    }
+
+    /// Whether nobody is known.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 

@@ -78,6 +78,26 @@ impl CallKey {
     }
 }
 
+/// Who makes calls, and which: asked of outdated calls alone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Caller {
+    /// `eventSource` without `.amazonaws.com`.
+    pub aws_service: Name,
+    /// `eventName`.
+    pub event_name: Name,
+    /// `tlsDetails.tlsVersion`.
+    pub tls_version: TlsVersion,
+    /// `recipientAccountId`.
+    pub account_id: Name,
+    /// The ARN of the session's issuer, which sessions of a role share; else that of the identity, else what stands
+    /// in for it.
+    pub principal: Name,
+    /// `userAgent`.
+    pub user_agent: Name,
+    /// `sourceIPAddress`.
+    pub source_ip: Name,
+}
+
 /// How many calls, and the latest of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
