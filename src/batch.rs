@@ -24,6 +24,8 @@ pub struct Batch {
     pub covered: Option<Window>,
     /// The counts are those of this window's buckets counted again: only what is more than before counts.
     pub recounted: Option<Window>,
+    /// From the watermark on something else is counted than before it: history starts there.
+    pub begins_anew: bool,
     /// Time that was given up and is never counted, in seconds.
     pub skipped_seconds: u64,
     /// What was read for this batch.

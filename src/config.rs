@@ -16,7 +16,7 @@ use self::keys::{Keys, Problem};
 pub use self::sources::{Kind, Source};
 use self::sources::{Shared, sources};
 use crate::tls::TlsVersion;
-use crate::{exposition, logging, store};
+use crate::{exposition, logging, series, store};
 
 /// The prefix of environment variables that set keys: `CLOUDTRAIL_TLS__WINDOW__LENGTH`.
 const PREFIX: &str = "CLOUDTRAIL_TLS";
@@ -170,13 +170,17 @@ fn config(keys: &mut Keys, state_directory: Option<&str>) -> Config {
         "may hold `account_id` and `aws_region`",
     );
     let has = |label: &str| labels.iter().any(|name| name == label);
+    let series = series::Settings {
+        limit: keys.number("series.limit", series::Settings::default().limit),
+        label_account: has("account_id"),
+        label_region: has("aws_region"),
+    };
     let exposition = exposition::Settings {
         minimum_version,
         window,
         retention,
         quiet_period,
-        label_account: has("account_id"),
-        label_region: has("aws_region"),
+        series: series.clone(),
     };
     let log = logging::Settings {
         level: keys.value("log.level", "info", str::parse),
@@ -208,6 +212,7 @@ fn config(keys: &mut Keys, state_directory: Option<&str>) -> Config {
         bucket,
         minimum_version,
         quiet_period,
+        series,
     };
     let shared = Shared {
         bucket,
@@ -216,6 +221,9 @@ fn config(keys: &mut Keys, state_directory: Option<&str>) -> Config {
         minimum_version,
     };
     let sources = sources(keys, &shared);
+    let least = series::LEAST * sources.len().max(1);
+    let rule = format!("must be at least {} for each source", series::LEAST);
+    keys.check(store.series.limit >= least, "series.limit", &rule);
     let all_files = sources
         .iter()
         .all(|source| matches!(source.kind, Kind::TrailFiles(_)));

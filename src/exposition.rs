@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use prometheus::proto::MetricFamily;
 
-pub use self::data::Settings;
+pub use self::data::{Number, Settings};
 use self::gzip::Piece;
 use self::negotiate::Format;
 use crate::metrics::Metrics;
@@ -140,9 +140,11 @@ fn render_changes(
         }
         if changed {
             let started = Instant::now();
-            let (block, series) = data::render(&totals, settings);
+            let (block, numbers) = data::render(&totals, settings);
             publish(block);
-            metrics.rendered(&series);
+            for number in numbers {
+                metrics.rendered(number.family, number.series, number.folded, number.limit);
+            }
             pause = PAUSE.max(started.elapsed() * 2);
         }
         for answer in waiting {

@@ -13,7 +13,7 @@
 //! rendered bytes.
 //!
 //! Reading order: [`time`], [`window`], [`tls`], [`call`], [`record`] are the domain, without IO or
-//! clock; then the flow above; [`metrics`] and [`status`] are about the exporter itself.
+//! clock; then the flow above, with [`series`] deciding which counters there are; [`metrics`] and [`status`] are about the exporter itself.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
@@ -29,6 +29,7 @@ pub mod logging;
 pub mod metrics;
 pub mod record;
 pub mod sample_trail;
+pub mod series;
 pub mod shutdown;
 pub mod source;
 pub mod status;

@@ -46,6 +46,8 @@ pub struct Metrics {
     deduplicated: IntCounterVec,
     evicted: IntCounterVec,
     series: IntGaugeVec,
+    series_limit: IntGaugeVec,
+    series_folded: IntGaugeVec,
     state_last_write: IntGauge,
     state_bytes: IntGauge,
     state_ephemeral: IntGauge,
@@ -229,6 +231,16 @@ impl Metrics {
                 &["family"],
                 "Series in the data block, by family.",
             )?,
+            series_limit: of.gauges(
+                "series_limit",
+                &["family"],
+                "The most series that the family may have, `series.limit`.",
+            )?,
+            series_folded: of.gauges(
+                "series_folded",
+                &["family"],
+                "Label sets of the family that have no series of their own: their calls are in those with `other`.",
+            )?,
             state_last_write: of.gauge(
                 "state_last_write_timestamp_seconds",
                 "When the store was last written.",
@@ -400,12 +412,18 @@ impl Metrics {
         }
     }
 
-    /// The data block was rendered, with so many series in each family.
-    pub fn rendered(&self, series: &[(&str, usize)]) {
-        for (family, number) in series {
-            self.series
-                .with_label_values(&[*family])
-                .set(i64::try_from(*number).unwrap_or(i64::MAX));
+    /// A family of the data block was rendered: its series, the label sets that have none of their own, and its limit.
+    pub fn rendered(&self, family: &str, series: usize, folded: usize, limit: Option<usize>) {
+        let numbers = [
+            (&self.series, Some(series)),
+            (&self.series_folded, Some(folded)),
+            (&self.series_limit, limit),
+        ];
+        for (gauge, number) in numbers {
+            if let Some(number) = number {
+                let number = i64::try_from(number).unwrap_or(i64::MAX);
+                gauge.with_label_values(&[family]).set(number);
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! [`Change`] that a batch makes to the totals is handed on only after the commit. Scrapes
 //! never come here.
 
+mod admissions;
 mod buckets;
 mod commit;
 mod db;
@@ -22,6 +23,7 @@ use tokio::sync::{oneshot, watch};
 
 use self::db::Db;
 use crate::batch::{Batch, ProgressChange};
+use crate::series;
 use crate::time::Timestamp;
 use crate::tls::TlsVersion;
 use crate::totals::Change;
@@ -41,6 +43,8 @@ pub struct Settings {
     pub minimum_version: TlsVersion,
     /// A run of outdated calls ends after this long without any.
     pub quiet_period: Duration,
+    /// How many series a family may have, and their labels.
+    pub series: series::Settings,
 }
 
 /// Which worker counts are kept for.
@@ -165,20 +169,23 @@ pub enum StoreError {
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::Error::{
-            FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error,
+            FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, SqlInputError,
+            SqliteFailure, Utf8Error,
         };
         use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
         let damaged = match &error {
-            // What this program writes, it can read.
+            // What this program writes, it can read; the statements are its own, so what makes no sense in them is
+            // the schema in the file.
             FromSqlConversionFailure(..)
             | IntegralValueOutOfRange(..)
             | InvalidColumnType(..)
+            | SqlInputError { .. }
             | Utf8Error(..) => true,
-            // The statements are this program's own: what makes no sense in them is the schema in the file.
-            _ => error.sqlite_error().is_some_and(|failure| {
+            SqliteFailure(failure, _) => {
                 matches!(failure.code, DatabaseCorrupt | NotADatabase)
                     || failure.extended_code == rusqlite::ffi::SQLITE_ERROR
-            }),
+            }
+            _ => false,
         };
         if damaged {
             Self::Damaged(error.to_string())

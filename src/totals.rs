@@ -10,6 +10,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use crate::call::{CallKey, Name, Tally};
+use crate::series::Folds;
 use crate::time::Timestamp;
 use crate::tls::{KeyExchange, TlsVersion};
 
@@ -52,6 +53,8 @@ pub struct KeyChange {
     pub last_call: Timestamp,
     /// The latest bucket with a call.
     pub last_bucket: Timestamp,
+    /// How far the key's label sets are folded; it never changes.
+    pub folds: Folds,
 }
 
 impl KeyChange {
@@ -65,6 +68,7 @@ impl KeyChange {
             window: 0,
             last_call: never,
             last_bucket: never,
+            folds: Folds::default(),
         }
     }
 
@@ -129,6 +133,7 @@ pub(crate) struct Entry {
     pub(crate) window: i64,
     pub(crate) last_call: Timestamp,
     pub(crate) last_bucket: Timestamp,
+    pub(crate) folds: Folds,
 }
 
 /// The numbers of one source.
@@ -188,6 +193,7 @@ impl Totals {
                     window: 0,
                     last_call: change.last_call,
                     last_bucket: change.last_bucket,
+                    folds: change.folds,
                 });
             entry.calls += change.calls;
             entry.window += change.window;

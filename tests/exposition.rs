@@ -19,8 +19,7 @@ fn publisher() -> Publisher {
         window: Duration::from_secs(86_400),
         retention: Duration::from_secs(35 * 86_400),
         quiet_period: Duration::from_secs(7 * 86_400),
-        label_account: true,
-        label_region: false,
+        series: Default::default(),
     };
     Publisher::start(settings, Metrics::new().unwrap()).unwrap()
 }

@@ -226,6 +226,7 @@ fn settings(path: &Path) -> store::Settings {
         bucket: Duration::from_secs(300),
         minimum_version: TlsVersion::Tls12,
         quiet_period: 7 * DAY,
+        series: Default::default(),
     }
 }
 
@@ -325,7 +326,7 @@ proptest! {
             ("counts", "calls"), ("counts", "calls"), ("counts", "bucket"), ("totals", "calls"), ("totals", "key"),
             ("totals", "last_call"), ("totals", "last_bucket"), ("workers", "watermark"), ("workers", "history_start"),
             ("keys", "id"), ("keys", "tls_version"), ("keys", "key_exchange"), ("keys", "event_name"), ("runs", "since"),
-            ("runs", "last"), ("runs", "event_name"), ("progress", "key"), ("progress", "value"), ("settings", "value"),
+            ("runs", "last"), ("runs", "event_name"), ("progress", "key"), ("progress", "value"), ("settings", "value"), ("admissions", "label_set"), ("admissions", "rung"),
         ]), cell()), 1..3),
     ) {
         let home = tempfile::tempdir().unwrap();

@@ -9,7 +9,7 @@ use std::{env, fs};
 /// a source never sees the metrics or the store, only the commands know the configuration, SQLite stays in the
 /// store, and the text formats in the exposition.
 #[rustfmt::skip]
-const LAYERS: [(&str, &str, &str); 22] = [
+const LAYERS: [(&str, &str, &str); 23] = [
     ("time", "", "serde humantime"),
     ("tls", "", ""),
     ("window", "time", "serde"),
@@ -22,16 +22,17 @@ const LAYERS: [(&str, &str, &str); 22] = [
      "tokio tracing serde serde_json thiserror libdeflater flate2 memchr simdutf8 uuid xxhash_rust hashbrown walkdir \
       globset humantime fastrand aws_config aws_sdk_athena aws_sdk_cloudtrail aws_sdk_cloudwatchlogs"),
     ("sample_trail", "time", "serde_json flate2 uuid fastrand"),
-    ("totals", "call time tls", "hashbrown"),
-    ("store", "batch call time tls totals window", "tokio rusqlite thiserror humantime hashbrown postcard"),
+    ("series", "call tls", "hashbrown xxhash_rust"),
+    ("totals", "call series time tls", "hashbrown"),
+    ("store", "batch call series time tls totals window", "tokio rusqlite thiserror humantime hashbrown postcard"),
     ("metrics", "batch source store time", "prometheus"),
     ("status", "store time", ""),
     ("shutdown", "", "tokio"),
     ("worker", "metrics shutdown source status store time", "tokio tracing thiserror"),
-    ("exposition", "metrics time tls totals", "bytes prometheus flate2 crc32fast hashbrown"),
+    ("exposition", "metrics series time tls totals", "bytes prometheus flate2 crc32fast hashbrown"),
     ("http", "exposition metrics shutdown status time", "tokio hyper hyper_util bytes tracing humantime"),
     ("logging", "", "tracing tracing_subscriber tracing_logfmt"),
-    ("config", "aws exposition logging source store tls window", "config thiserror humantime strsim"),
+    ("config", "aws exposition logging series source store tls window", "config thiserror humantime strsim"),
     ("cli", "logging", "clap humantime"),
     ("commands",
      "aws batch cli config exposition http logging metrics sample_trail shutdown source status store time tls window \
@@ -42,7 +43,9 @@ const LAYERS: [(&str, &str, &str); 22] = [
 ];
 
 /// What is pure: no clock, no files, no network, no threads.
-const PURE: [&str; 7] = ["time", "tls", "window", "call", "record", "batch", "totals"];
+const PURE: [&str; 8] = [
+    "time", "tls", "window", "call", "record", "batch", "series", "totals",
+];
 
 /// Only these ask what time it is; all else is told. `time` has the function that they ask.
 const READ_THE_CLOCK: [&str; 3] = ["commands", "http", "worker"];

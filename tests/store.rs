@@ -44,6 +44,7 @@ fn settings(path: Option<&Path>) -> Settings {
         bucket: Duration::from_secs(300),
         minimum_version: TlsVersion::Tls12,
         quiet_period: Duration::from_secs(2 * 86_400),
+        series: Default::default(),
     }
 }
 
@@ -357,11 +358,37 @@ fn a_store_that_must_not_be_used_is_refused_with_the_reason() {
         refusal(settings(Some(&garbage))),
         StoreError::Foreign(_)
     ));
+    for bytes in ["", "S"] {
+        let empty = home.path().join("empty.db");
+        std::fs::write(&empty, bytes).unwrap();
+        let refusal = refusal(settings(Some(&empty)));
+        assert!(matches!(refusal, StoreError::Empty(_)), "{refusal}");
+    }
     let unwritable = Path::new("/proc/state/state.db");
     assert!(matches!(
         refusal(settings(Some(unwritable))),
         StoreError::Unwritable { .. }
     ));
+}
+
+#[test]
+fn another_grid_begins_history_anew() {
+    runtime().block_on(async {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("state.db");
+        let rig = open(settings(Some(&path))).await.unwrap();
+        rig.commit(calls(&[(0, 1, 1)]), 600).await;
+        rig.store.close().await;
+        for (seconds, start) in [(300, 0), (3600, 600), (3600, 600)] {
+            let coarser = Settings {
+                bucket: Duration::from_secs(seconds),
+                ..settings(Some(&path))
+            };
+            let rig = open(coarser).await.unwrap();
+            assert_eq!(rig.worker.history_start, Some(at(start)));
+            rig.store.close().await;
+        }
+    });
 }
 
 #[test]

@@ -218,6 +218,7 @@ fn settings(path: &Path) -> Settings {
         bucket: SCHEDULE.bucket,
         minimum_version: TlsVersion::Tls12,
         quiet_period: Duration::from_secs(7 * 86_400),
+        series: Default::default(),
     }
 }
 

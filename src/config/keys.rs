@@ -130,6 +130,19 @@ impl Keys {
         flag.unwrap_or(default)
     }
 
+    /// A whole number that is not negative.
+    pub(super) fn number(&mut self, key: &str, default: usize) -> usize {
+        self.known.insert(key.to_owned());
+        let number = match self.values.get(key).map(|value| &value.kind) {
+            None => return default,
+            Some(ValueKind::I64(number)) => usize::try_from(*number).ok(),
+            Some(ValueKind::String(text)) => text.parse().ok(),
+            Some(_) => None,
+        };
+        self.check(number.is_some(), key, "must be a whole number, 0 or more");
+        number.unwrap_or(default)
+    }
+
     /// A number that is not negative.
     pub(super) fn amount(&mut self, key: &str, default: f64) -> f64 {
         self.known.insert(key.to_owned());

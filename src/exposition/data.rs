@@ -1,20 +1,23 @@
 //! The data block: every metric about calls, rendered from the totals in a stable order.
 
 mod families;
+mod fold;
 mod ranks;
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use self::families::{Fold, Label, RUN_SPECS, RunSpec, Spec, specs};
+use self::families::{Kept, Label, RUN_SPECS, RunSpec, Spec, specs};
+use self::fold::{Class, Merge, Row, fold};
 use self::ranks::{Ranks, RowKey};
 use super::gzip::Piece;
 use super::negotiate::Format;
 use super::text::{self, Kind};
 use super::{Block, Family};
+use crate::series;
 use crate::time::Timestamp;
 use crate::tls::TlsVersion;
-use crate::totals::{RunKey, SourceTotals, Totals};
+use crate::totals::{Entry, RunKey, SourceTotals, Totals};
 
 /// What the data block shows.
 #[derive(Clone, Debug)]
@@ -27,112 +30,169 @@ pub struct Settings {
     pub retention: Duration,
     /// A run of outdated calls ends after this long without any.
     pub quiet_period: Duration,
-    /// Whether `window_calls` and `calls_total` have the label `account_id`.
-    pub label_account: bool,
-    /// Whether they have the label `aws_region`.
-    pub label_region: bool,
+    /// The labels of calls, and how many series a family may have.
+    pub series: series::Settings,
 }
 
-/// Renders every family that has series; tells how many series each has.
-pub(super) fn render(totals: &Totals, settings: &Settings) -> (Block, Vec<(&'static str, usize)>) {
+/// How many series a family has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Number {
+    /// The family.
+    pub family: &'static str,
+    /// Its series.
+    pub series: usize,
+    /// Label sets that have none of their own: they are folded into `other`.
+    pub folded: usize,
+    /// The most series that it may have, where it has a limit.
+    pub limit: Option<usize>,
+}
+
+/// Renders every family that has series; tells how many each has.
+pub(super) fn render(totals: &Totals, settings: &Settings) -> (Block, Vec<Number>) {
     let ranks = Ranks::new(totals);
     let mut block = Block::default();
-    let mut series = Vec::new();
-    let mut add = |name: &'static str, kind, help: &str, labels: &[Label], rows: Rows| {
-        series.push((name, rows.0.len()));
-        if !rows.0.is_empty() {
+    let mut numbers = Vec::new();
+    let mut add = |name: &'static str, kind, help: &str, labels: &[Label], rows: Vec<Row>| {
+        numbers.push(Number {
+            family: name,
+            series: rows.len(),
+            folded: rows.iter().map(|row| row.folded).sum(),
+            // The labels beside `source` are what makes a family grow.
+            limit: (!labels.is_empty()).then_some(settings.series.limit),
+        });
+        if !rows.is_empty() {
             block
                 .families
                 .push(family(name, kind, help, labels, &rows, &ranks));
         }
     };
+    let limit = settings.series.limit;
+    let other = ranks.other();
     for spec in specs(settings) {
-        let rows = entry_rows(totals, settings, &ranks, &spec);
-        add(spec.name, spec.kind, spec.help, &spec.labels, rows);
+        let mut rows = entry_rows(totals, settings, &ranks, &spec);
+        if spec.counter.is_none() {
+            rows = fold(rows, limit, &spec.labels, other, spec.merge);
+        }
+        let kind = spec.counter.map_or(Kind::Gauge, |_| Kind::Counter);
+        add(spec.name, kind, spec.help, &spec.labels, rows);
     }
     for spec in RUN_SPECS {
-        add(
-            spec.name,
-            Kind::Gauge,
-            spec.help,
-            spec.labels,
-            run_rows(totals, settings, &ranks, &spec),
-        );
+        let rows = run_rows(totals, settings, &ranks, &spec);
+        let rows = fold(rows, limit, spec.labels, other, Merge::Heaviest);
+        add(spec.name, Kind::Gauge, spec.help, spec.labels, rows);
     }
-    let mut window = Rows::default();
-    for (source, _) in totals
+    let sources = totals
         .sources()
-        .filter(|(_, totals)| !totals.entries.is_empty())
-    {
-        window.push(
-            ranks.key([source]),
-            i64::try_from(settings.window.as_secs()).unwrap_or(i64::MAX),
-        );
-    }
+        .filter(|(_, totals)| !totals.entries.is_empty());
+    let window = sources.map(|(source, _)| Row {
+        key: ranks.key([source]),
+        value: i64::try_from(settings.window.as_secs()).unwrap_or(i64::MAX),
+        weight: 0,
+        class: Class::Modern,
+        folded: 0,
+    });
     let help = "The span of time that the window gauges cover, up to their worker's watermark.";
-    add(
-        "cloudtrail_tls_window_seconds",
-        Kind::Gauge,
-        help,
-        &[],
-        window,
-    );
-    (block, series)
-}
-
-#[derive(Default)]
-struct Rows(Vec<(RowKey, i64)>);
-
-impl Rows {
-    fn push(&mut self, key: RowKey, value: i64) {
-        self.0.push((key, value));
-    }
+    let name = "cloudtrail_tls_window_seconds";
+    add(name, Kind::Gauge, help, &[], window.collect());
+    (block, numbers)
 }
 
 /// One entry's part of a series.
 struct Share {
+    /// Its label set.
+    whole: RowKey,
+    /// The same as far as it is folded.
     key: RowKey,
     value: i64,
     last_bucket: Timestamp,
+    class: Class,
 }
 
 /// The series of a family. A series leaves the scrape as a whole, when all its entries have been idle for
 /// the retention: an entry alone would take its calls from a counter.
-fn entry_rows(totals: &Totals, settings: &Settings, ranks: &Ranks<'_>, spec: &Spec) -> Rows {
-    let mut rows = Rows::default();
+fn entry_rows(totals: &Totals, settings: &Settings, ranks: &Ranks<'_>, spec: &Spec) -> Vec<Row> {
+    let mut rows = Vec::new();
     for (name, source) in totals.sources() {
         let mut shares = Vec::with_capacity(source.entries.len());
         for entry in source.entries.values() {
             if let Some(value) = (spec.value)(settings, entry) {
-                let mut key = ranks.key([name]);
-                for (slot, label) in key.iter_mut().skip(1).zip(&spec.labels) {
-                    *slot = ranks.of(entry, *label);
-                }
-                shares.push(Share {
-                    key,
-                    value,
-                    last_bucket: entry.last_bucket,
-                });
+                shares.push(share(name, entry, value, settings, ranks, spec));
             }
         }
-        shares.sort_unstable_by_key(|share| share.key);
+        shares.sort_unstable_by_key(|share| (share.key, share.whole));
         let idle_before = idle_before(source, settings);
         for series in shares.chunk_by(|a, b| a.key == b.key) {
             let values = series.iter().map(|share| share.value);
-            let value = match spec.fold {
-                Fold::Sum => values.sum(),
-                Fold::Max => values.max().unwrap_or_default(),
+            let value = match spec.merge {
+                Merge::Sum => values.sum(),
+                Merge::Max | Merge::Heaviest => values.max().unwrap_or_default(),
             };
-            if let Some(share) = series.iter().find(|share| share.last_bucket >= idle_before) {
-                rows.push(share.key, value);
-            }
+            let Some(share) = series.iter().find(|share| share.last_bucket >= idle_before) else {
+                continue;
+            };
+            let sets = series.chunk_by(|a, b| a.whole == b.whole);
+            rows.push(Row {
+                key: share.key,
+                value,
+                weight: match spec.kept {
+                    Kept::Largest => value,
+                    Kept::Smallest => value.saturating_neg(),
+                },
+                class: share.class,
+                folded: sets
+                    .filter(|set| set.iter().all(|share| share.whole != share.key))
+                    .count(),
+            });
         }
     }
     rows
 }
 
-fn run_rows(totals: &Totals, settings: &Settings, ranks: &Ranks<'_>, spec: &RunSpec) -> Rows {
-    let mut rows = Rows::default();
+fn share(
+    source: &str,
+    entry: &Entry,
+    value: i64,
+    settings: &Settings,
+    ranks: &Ranks<'_>,
+    spec: &Spec,
+) -> Share {
+    let mut whole = ranks.key([source]);
+    for (slot, label) in whole.iter_mut().skip(1).zip(&spec.labels) {
+        *slot = ranks.of(entry, *label);
+    }
+    let mut key = whole;
+    if let Some(counter) = spec.counter {
+        let rung = entry.folds.of(counter);
+        for (slot, label) in key.iter_mut().skip(1).zip(&spec.labels) {
+            if label.folds_at().is_some_and(|from| rung >= from) {
+                *slot = ranks.other();
+            }
+        }
+    }
+    let version = entry.texts.tls_version;
+    let class = if version.outdated(settings.minimum_version) {
+        Class::Outdated
+    } else if version == TlsVersion::None {
+        Class::None
+    } else {
+        Class::Modern
+    };
+    Share {
+        whole,
+        key,
+        value,
+        last_bucket: entry.last_bucket,
+        // Without the version among the labels the classes are one.
+        class: match spec.labels.contains(&Label::TlsVersion) {
+            true => class,
+            false => Class::Modern,
+        },
+    }
+}
+
+/// The runs that last. Where several are folded into one, it is the one detected last.
+fn run_rows(totals: &Totals, settings: &Settings, ranks: &Ranks<'_>, spec: &RunSpec) -> Vec<Row> {
+    let mut rows = Vec::new();
     for (name, source) in totals.sources() {
         let lasts = |last: Timestamp| {
             source
@@ -142,34 +202,27 @@ fn run_rows(totals: &Totals, settings: &Settings, ranks: &Ranks<'_>, spec: &RunS
         let runs = source
             .runs(settings.quiet_period)
             .filter(|(key, run)| key.event_name.is_some() == spec.of_calls && lasts(run.last));
-        for (
-            RunKey {
+        for (key, run) in runs {
+            let RunKey {
                 account_id,
                 aws_service,
                 event_name,
-            },
-            run,
-        ) in runs
-        {
-            let value = (spec.value)(&run).secs();
-            match event_name {
-                None => rows.push(
-                    ranks.key([name, aws_service.as_str(), account_id.as_str()]),
-                    value,
-                ),
-                Some(event) => {
-                    let texts = [
-                        name,
-                        aws_service.as_str(),
-                        event.as_str(),
-                        account_id.as_str(),
-                    ];
-                    rows.push(ranks.key(texts), value);
-                }
-            }
+            } = key;
+            let (service, account) = (aws_service.as_str(), account_id.as_str());
+            let key = match event_name {
+                None => ranks.key([name, service, account]),
+                Some(event) => ranks.key([name, service, event.as_str(), account]),
+            };
+            rows.push(Row {
+                key,
+                value: (spec.value)(&run).secs(),
+                weight: run.detected.secs(),
+                class: Class::Outdated,
+                folded: 0,
+            });
         }
     }
-    rows.0.sort_unstable_by_key(|(key, _)| *key);
+    rows.sort_unstable_by_key(|row| row.key);
     rows
 }
 
@@ -187,7 +240,7 @@ fn family(
     kind: Kind,
     help: &str,
     labels: &[Label],
-    rows: &Rows,
+    rows: &[Row],
     ranks: &Ranks<'_>,
 ) -> Family {
     let head = |format| {
@@ -200,7 +253,7 @@ fn family(
         .map(|label| format!(",{}=\"", label.name()))
         .collect();
     let mut samples = String::new();
-    for (key, value) in &rows.0 {
+    for Row { key, value, .. } in rows {
         let mut values = key.iter().map(|rank| ranks.escaped(*rank));
         samples.extend([name, "{source=\"", values.next().unwrap_or_default(), "\""]);
         for (label, value) in names.iter().zip(values) {

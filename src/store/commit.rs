@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use rusqlite::{Connection, Transaction, params};
 
+use super::admissions;
 use super::buckets::{self, Calls};
 use super::db::Db;
 use super::keys::{self, Keys};
@@ -50,6 +51,12 @@ impl Db {
         };
         let counts = difference.as_ref().unwrap_or(&batch.counts);
         let runs = step.add_counts(counts, &numbers, new_start, now, &mut changes)?;
+        self.admissions.roll_back();
+        for change in changes.values_mut() {
+            let minimum = self.settings.minimum_version;
+            change.folds = self.admissions.admit(&worker.source, &change.key, minimum);
+        }
+        admissions::write(&transaction, &self.admissions)?;
         step.add_totals(&changes)?;
         step.write_progress(&batch.progress)?;
         worker.write(&transaction, id)?;
@@ -60,6 +67,7 @@ impl Db {
         let state_bytes = bytes(&transaction)?;
         transaction.commit()?;
 
+        self.admissions.keep();
         for (number, key) in new_keys {
             self.keys.insert(number, key);
         }

@@ -1,5 +1,6 @@
 //! The open database: its settings, its workers, and what a restart loads.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
@@ -11,9 +12,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::keys::Keys;
 use super::runs::{self, Sightings};
-use super::{Settings, StoreError, WorkerName, WorkerState, beside, buckets, schema};
+use super::{Settings, StoreError, WorkerName, WorkerState, admissions, beside, buckets, schema};
 use crate::batch::{Batch, ProgressChange};
 use crate::call::Tally;
+use crate::series::Admissions;
 use crate::time::Timestamp;
 use crate::totals::{Change, KeyChange};
 
@@ -28,6 +30,7 @@ pub(super) struct Db {
     pub(super) connection: Connection,
     pub(super) settings: Settings,
     pub(super) keys: Keys,
+    pub(super) admissions: Admissions,
     pub(super) workers: HashMap<i64, Worker>,
     /// Called after each commit.
     pub(super) changes: Box<dyn Fn(Change) + Send>,
@@ -52,11 +55,13 @@ impl Db {
             None => prepared(Connection::open_in_memory()?)?,
         };
         let keys = Keys::load(&connection)?;
+        let admissions = admissions::load(&connection, settings.series.clone())?;
         keep_grid(&connection, settings.bucket)?;
         Ok(Self {
             connection,
             settings,
             keys,
+            admissions,
             workers: HashMap::new(),
             changes,
         })
@@ -69,7 +74,9 @@ impl Db {
     ) -> Result<WorkerState, StoreError> {
         let (id, mut worker) = self.find_worker(name)?;
         self.follow_minimum_version(id, &mut worker, now)?;
-        (self.changes)(self.totals_of(id, &worker)?);
+        let mut totals = self.totals_of(id, &worker)?;
+        self.admit(&mut totals)?;
+        (self.changes)(totals);
         let progress = self.progress(id)?;
         let state = WorkerState {
             id,
@@ -163,6 +170,35 @@ impl Db {
         Ok(())
     }
 
+    /// Tells how far the label sets of a worker's keys are folded. Those of which nothing was decided yet, as when
+    /// `series.labels` has changed, are decided now: outdated calls first, then by how many there are.
+    fn admit(&mut self, totals: &mut Change) -> Result<(), StoreError> {
+        let minimum = self.settings.minimum_version;
+        self.admissions.roll_back();
+        let mut open = Vec::new();
+        for change in &mut totals.keys {
+            match self.admissions.known(&totals.source, &change.key, minimum) {
+                Some(folds) => change.folds = folds,
+                None => open.push(change),
+            }
+        }
+        if open.is_empty() {
+            return Ok(());
+        }
+        open.sort_by_key(|change| {
+            let outdated = change.key.tls_version.outdated(minimum);
+            (Reverse(outdated), Reverse(change.calls))
+        });
+        for change in open {
+            change.folds = self.admissions.admit(&totals.source, &change.key, minimum);
+        }
+        let transaction = self.connection.transaction()?;
+        admissions::write(&transaction, &self.admissions)?;
+        transaction.commit()?;
+        self.admissions.keep();
+        Ok(())
+    }
+
     /// Everything about a worker, as one change to empty totals.
     fn totals_of(&self, id: i64, worker: &Worker) -> Result<Change, StoreError> {
         let mut changes: BTreeMap<u32, KeyChange> = BTreeMap::new();
@@ -226,6 +262,9 @@ impl Db {
 impl Worker {
     /// Takes in what a batch covers.
     pub(super) fn advance(&mut self, batch: &Batch) {
+        if batch.begins_anew {
+            self.history_start = self.watermark;
+        }
         if let Some(covered) = batch.covered {
             // What lies between the watermark and a later start was not counted: history begins anew.
             let gap = self
@@ -271,7 +310,8 @@ impl Worker {
 /// Opens a database file; one that is not ours, or not for this build, is left as it is.
 fn open_file(path: &Path) -> Result<Connection, StoreError> {
     match fs::metadata(path) {
-        Ok(file) if file.len() == 0 => return Err(StoreError::Empty(path.to_owned())),
+        // SQLite takes one byte for an empty file too, and would begin anew.
+        Ok(file) if file.len() <= 1 => return Err(StoreError::Empty(path.to_owned())),
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => create(path)?,
         Err(error) => return Err(unwritable(path, error)),
@@ -363,6 +403,10 @@ fn keep_grid(connection: &Connection, bucket: Duration) -> Result<(), StoreError
         if seconds == stored {
             return Ok(());
         }
+        // Runs are told to the bucket: those of the other grid are none to compare with.
+        let history =
+            "UPDATE workers SET history_start = watermark WHERE history_start IS NOT NULL";
+        connection.execute(history, [])?;
     }
     put_setting(connection, "bucket_seconds", &seconds.to_string())
 }

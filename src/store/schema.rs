@@ -6,7 +6,7 @@ use rusqlite::Connection;
 pub(super) const APPLICATION_ID: i32 = 0x4354_4c53;
 
 /// One script a version: entry `n` brings a store of version `n` to `n + 1`.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = ["
 CREATE TABLE settings (
     name TEXT PRIMARY KEY,
     value TEXT NOT NULL
@@ -75,6 +75,12 @@ CREATE TABLE progress (
     value BLOB NOT NULL,
     PRIMARY KEY (worker, key)
 );
+", "
+-- How far each label set of a counter is folded (series.rs), decided once and for good. `label_set` is a hash.
+CREATE TABLE admissions (
+    label_set BLOB PRIMARY KEY,
+    rung INTEGER NOT NULL
+) WITHOUT ROWID;
 "];
 
 /// The version that this build reads and writes.

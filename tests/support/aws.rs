@@ -554,8 +554,7 @@ impl<S: Subject> Rig<S> {
             window: setup.window,
             retention,
             quiet_period: 7 * 24 * HOUR,
-            label_account: true,
-            label_region: false,
+            series: Default::default(),
         };
         let publisher = Publisher::start(exposition, metrics.clone()).unwrap();
         let changes = publisher.clone();
@@ -566,6 +565,7 @@ impl<S: Subject> Rig<S> {
             bucket: setup.query.schedule.bucket,
             minimum_version: setup.query.minimum_version,
             quiet_period: 7 * 24 * HOUR,
+            series: Default::default(),
         };
         // A program that another test starts holds the lock's file between its fork and its exec.
         let store = wait_for("the store's lock", || {

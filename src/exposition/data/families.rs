@@ -1,7 +1,8 @@
 //! The families of the data block: names, HELP texts, labels, and where their values come from.
 
 use super::Settings;
-use crate::exposition::text::Kind;
+use super::fold::Merge;
+use crate::series::{Counter, Rung};
 use crate::time::Timestamp;
 use crate::totals::{Entry, Run};
 
@@ -32,22 +33,36 @@ impl Label {
             Self::AwsRegion => "aws_region",
         }
     }
+
+    /// From which rung on a counter's label is `other`; `None` for the kinds of TLS, which are few.
+    pub(super) fn folds_at(self) -> Option<Rung> {
+        match self {
+            Self::EventName => Some(Rung::Event),
+            Self::AwsRegion => Some(Rung::Region),
+            Self::AccountId => Some(Rung::Account),
+            Self::AwsService => Some(Rung::Service),
+            Self::TlsVersion | Self::CipherSuite | Self::KeyExchange | Self::PostQuantum => None,
+        }
+    }
 }
 
-/// How the values of keys that share a label set become one.
-#[derive(Clone, Copy)]
-pub(super) enum Fold {
-    Sum,
-    Max,
+/// Which series of a family keep their labels at its limit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    Largest,
+    Smallest,
 }
 
 /// A family whose values come from the entries of the totals.
 pub(super) struct Spec {
     pub(super) name: &'static str,
-    pub(super) kind: Kind,
+    /// Which counters these are; `None` for gauges.
+    pub(super) counter: Option<Counter>,
     pub(super) help: &'static str,
     pub(super) labels: Vec<Label>,
-    pub(super) fold: Fold,
+    /// How the values of keys that share a label set become one.
+    pub(super) merge: Merge,
+    pub(super) kept: Kept,
     /// The value of an entry; `None` leaves it out.
     pub(super) value: fn(&Settings, &Entry) -> Option<i64>,
 }
@@ -59,26 +74,28 @@ pub(super) fn specs(settings: &Settings) -> Vec<Spec> {
         TlsVersion,
     };
     let mut call_labels = vec![AwsService, TlsVersion, EventName];
-    call_labels.extend(settings.label_account.then_some(AccountId));
-    call_labels.extend(settings.label_region.then_some(AwsRegion));
-    let gauge = |name, help, labels: &[Label], fold, value| Spec {
+    call_labels.extend(settings.series.label_account.then_some(AccountId));
+    call_labels.extend(settings.series.label_region.then_some(AwsRegion));
+    let gauge = |name, help, labels: &[Label], merge, value| Spec {
         name,
-        kind: Kind::Gauge,
+        counter: None,
         help,
         labels: labels.to_vec(),
-        fold,
+        merge,
+        kept: Kept::Largest,
         value,
     };
-    let counter = |name, help, labels: &[Label]| {
+    let counter = |name, counter, help, labels: &[Label]| {
         let value: fn(&Settings, &Entry) -> _ = |_, entry| i64::try_from(entry.calls).ok();
         Spec {
-            name,
-            kind: Kind::Counter,
-            help,
-            labels: labels.to_vec(),
-            fold: Fold::Sum,
-            value,
+            counter: Some(counter),
+            ..gauge(name, help, labels, Merge::Sum, value)
         }
+    };
+    // Where the smallest are what tells of blindness.
+    let smallest = |spec| Spec {
+        kept: Kept::Smallest,
+        ..spec
     };
     vec![
         gauge(
@@ -86,13 +103,14 @@ pub(super) fn specs(settings: &Settings) -> Vec<Spec> {
             "API calls in the trailing window, by service, TLS version and call. Counted in the background, as CloudTrail \
              delivers: usually 5 to 15 minutes after the call. Outdated versions stay at 0 once they are gone, others vanish.",
             &call_labels,
-            Fold::Sum,
+            Merge::Sum,
             |settings, entry| {
                 (entry.window > 0 || outdated(settings, entry)).then_some(entry.window)
             },
         ),
         counter(
             "cloudtrail_tls_calls_total",
+            Counter::Calls,
             "API calls counted since this store began, by service, TLS version and call. Counted in the background, as \
              CloudTrail delivers; continues over restarts.",
             &call_labels,
@@ -102,7 +120,7 @@ pub(super) fn specs(settings: &Settings) -> Vec<Spec> {
             "API calls on outdated TLS in the trailing window, for every account seen: 0 means that calls were counted and \
              none was outdated.",
             &[AccountId],
-            Fold::Sum,
+            Merge::Sum,
             |settings, entry| {
                 Some(if outdated(settings, entry) {
                     entry.window
@@ -115,22 +133,22 @@ pub(super) fn specs(settings: &Settings) -> Vec<Spec> {
             "cloudtrail_tls_outdated_window_calls",
             "API calls on outdated TLS in the trailing window, by service; 0 for services that had some before.",
             &[AwsService, AccountId],
-            Fold::Sum,
+            Merge::Sum,
             |settings, entry| outdated(settings, entry).then_some(entry.window),
         ),
         gauge(
             "cloudtrail_tls_outdated_last_call_timestamp_seconds",
             "When the latest call on outdated TLS was made (its eventTime).",
             &[AwsService, EventName, TlsVersion, AccountId],
-            Fold::Max,
+            Merge::Max,
             |settings, entry| outdated(settings, entry).then_some(entry.last_call.secs()),
         ),
-        gauge(
+        smallest(gauge(
             "cloudtrail_tls_control_window_calls",
             "API calls on TLS 1.2 or newer in the trailing window: the positive control. 0 means that the trail tells nothing, \
              not that nothing is outdated.",
             &[AccountId],
-            Fold::Sum,
+            Merge::Sum,
             |_, entry| {
                 Some(if entry.texts.tls_version.control() {
                     entry.window
@@ -138,12 +156,12 @@ pub(super) fn specs(settings: &Settings) -> Vec<Spec> {
                     0
                 })
             },
-        ),
+        )),
         gauge(
             "cloudtrail_tls_cipher_suite_window_calls",
             "API calls in the trailing window, by cipher suite; none where the record does not tell.",
             &[AwsService, TlsVersion, CipherSuite],
-            Fold::Sum,
+            Merge::Sum,
             |settings, entry| {
                 (entry.window > 0 || outdated(settings, entry)).then_some(entry.window)
             },
@@ -153,21 +171,22 @@ pub(super) fn specs(settings: &Settings) -> Vec<Spec> {
             "API calls in the trailing window, by key exchange and whether it is post-quantum. The post-quantum share is \
              yes / (yes + no).",
             &[AwsService, AccountId, KeyExchange, PostQuantum],
-            Fold::Sum,
+            Merge::Sum,
             |_, entry| (entry.window > 0).then_some(entry.window),
         ),
         counter(
             "cloudtrail_tls_key_exchange_calls_total",
+            Counter::KeyExchanges,
             "API calls counted since this store began, by key exchange and whether it is post-quantum.",
             &[AwsService, AccountId, KeyExchange, PostQuantum],
         ),
-        gauge(
+        smallest(gauge(
             "cloudtrail_tls_account_newest_record_timestamp_seconds",
             "The newest record counted for the account (its eventTime).",
             &[AccountId],
-            Fold::Max,
+            Merge::Max,
             |_, entry| Some(entry.last_call.secs()),
-        ),
+        )),
     ]
 }
 

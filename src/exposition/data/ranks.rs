@@ -4,6 +4,7 @@ use hashbrown::HashMap;
 
 use super::families::Label;
 use crate::exposition::text;
+use crate::series::OTHER;
 use crate::tls::{KeyExchange, TlsVersion};
 use crate::totals::{Entry, Totals};
 
@@ -29,7 +30,8 @@ impl<'t> Ranks<'t> {
             KeyExchange::all().flat_map(|exchange| [exchange.label(), exchange.post_quantum()]);
         let sources = totals.sources().map(|(name, _)| &**name);
         let names = totals.texts().iter().map(|name| name.as_str());
-        let mut texts: Vec<&'t str> = own.chain(exchanges).chain(sources).chain(names).collect();
+        let texts = own.chain(exchanges).chain(sources).chain(names);
+        let mut texts: Vec<&'t str> = texts.chain([OTHER]).collect();
         texts.sort_unstable();
         texts.dedup();
         let by_text: HashMap<&str, u32> = texts.iter().copied().zip(0..).collect();
@@ -103,6 +105,11 @@ impl<'t> Ranks<'t> {
             *slot = self.by_text.get(text).copied().unwrap_or_default();
         }
         key
+    }
+
+    /// The rank of the value that folded labels have.
+    pub(super) fn other(&self) -> u32 {
+        self.by_text.get(OTHER).copied().unwrap_or_default()
     }
 
     /// The value of a rank, escaped.

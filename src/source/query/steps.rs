@@ -50,7 +50,10 @@ pub(super) fn asked(next: &Next, id: String, started: Timestamp) -> Batch {
 pub(super) fn begun_anew(progress: &QueryProgress, identity: &str) -> Batch {
     let leaves = progress.leaves.iter().filter(|leaf| leaf.holds_watermark());
     let leaves: Vec<Leaf> = leaves.cloned().collect();
-    let mut batch = Batch::default();
+    let mut batch = Batch {
+        begins_anew: progress.identity.is_some(),
+        ..Batch::default()
+    };
     let changes = [
         progress::put_identity(identity),
         progress::put_leaves(&leaves),
