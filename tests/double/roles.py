@@ -23,6 +23,7 @@ class Role:
     arn: str
     trusts: list[str]
     external_id: str | None = None
+    web_identity_token: str | None = None  # the one token of an OIDC provider that the role trusts, if any
     # What its sessions have, as in a Credential.
     denied: list[str] = field(default_factory=list)
     monitors: list[str] = field(default_factory=list)
@@ -89,4 +90,14 @@ def assumable(world: World, credential: Credential, parameters: dict[str, str]) 
     if asked > role.max_session_seconds:
         limit = "the MaxSessionDuration set for this role."
         raise AwsError("ValidationError", f"The requested DurationSeconds exceeds {limit}")
+    return role
+
+
+def assumable_by_token(world: World, parameters: dict[str, str]) -> Role:
+    """The same for a token of an OIDC provider, as pods have."""
+    role = world.roles.get(parameters["RoleArn"])
+    if role is None or role.web_identity_token is None:
+        raise AwsError("AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity", 403)
+    if parameters["WebIdentityToken"] != role.web_identity_token:
+        raise AwsError("InvalidIdentityToken", "The ID Token provided is not a valid JWT.")
     return role

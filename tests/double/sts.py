@@ -17,10 +17,11 @@ import roles
 from answers import Answer
 from errors import AwsError
 from signature import authenticate
-from world import Credential, World
+from world import World
 
 FORM = "application/x-www-form-urlencoded"
 XML = "text/xml"
+BY_TOKEN = "AssumeRoleWithWebIdentity"  # whose request nobody signs
 NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
 # What `authenticate` raises, in the words of the query protocol.
 CODES = {
@@ -34,8 +35,11 @@ CODES = {
 HOP = {"host", "connection", "content-length", "transfer-encoding", "accept-encoding", "expect"}
 
 
-def is_query(headers) -> bool:
-    return headers.get("content-type", "").startswith(FORM) and "/sts/aws4_request" in headers.get("authorization", "")
+def is_query(headers, body: bytes) -> bool:
+    if not headers.get("content-type", "").startswith(FORM):
+        return False
+    signed = "/sts/aws4_request" in headers.get("authorization", "")
+    return signed or "authorization" not in headers and operation(body) == BY_TOKEN
 
 
 def operation(body: bytes) -> str:
@@ -48,6 +52,13 @@ def form(body: bytes) -> dict[str, str]:
 
 def answer(world: World, method: str, path: str, headers, body: bytes) -> Answer:
     """Moto's answer to a request that AWS would let through."""
+    if operation(body) == BY_TOKEN:
+        parameters = form(body)
+        check_members(BY_TOKEN, parameters)
+        with world.lock:
+            role = roles.assumable_by_token(world, parameters)
+        given = forward(world, path, headers, body, role.account)
+        return given if given.status != 200 else remember(world, role, "", "", parameters, given)
     try:
         credential, region = authenticate(world, method, path, headers, body, "sts")
     except AwsError as error:
@@ -55,27 +66,27 @@ def answer(world: World, method: str, path: str, headers, body: bytes) -> Answer
         raise AwsError(code, error.message, status) from None
     parameters = form(body)
     if parameters.get("Action") == "GetCallerIdentity":  # which needs no permission
-        return forward(world, path, headers, body, credential)
+        return forward(world, path, headers, body, credential.account)
     if parameters.get("Action") != "AssumeRole":
         raise AwsError("InvalidAction", f"Could not find operation {parameters.get('Action')}")
-    check_members(parameters)
+    check_members("AssumeRole", parameters)
     with world.lock:
         role = roles.assumable(world, credential, parameters)
-    given = forward(world, path, headers, body, credential)
+    given = forward(world, path, headers, body, credential.account)
     if given.status != 200:
         return given
-    return remember(world, role, credential, region, parameters, given)
+    return remember(world, role, credential.access_key, region, parameters, given)
 
 
-def forward(world: World, path: str, headers, body: bytes, credential: Credential) -> Answer:
+def forward(world: World, path: str, headers, body: bytes, account: str) -> Answer:
     """Moto holds no accounts, so it is told the caller's."""
     passed = {name: value for name, value in headers.items() if name.lower() not in HOP}
-    status, kind, given = world.sts.post(path, passed | {"X-Moto-Account-Id": credential.account}, body)
+    status, kind, given = world.sts.post(path, passed | {"X-Moto-Account-Id": account}, body)
     return Answer(status, given, kind, text(given, "RequestId"), None if status == 200 else text(given, "Code"))
 
 
 def remember(
-    world: World, role: roles.Role, credential: Credential, region: str, parameters: dict[str, str], given: Answer
+    world: World, role: roles.Role, caller: str, region: str, parameters: dict[str, str], given: Answer
 ) -> Answer:
     """Makes the new session known to the double, and shortens it where the role says so."""
     expiration = datetime.fromisoformat(text(given.body, "Expiration"))
@@ -95,7 +106,7 @@ def remember(
         delegates_for=role.delegates_for,
         assumed_arn=text(given.body, "Arn"),
         role=role.arn,
-        caller=credential.access_key,
+        caller=caller,
         region=region,
         external_id=parameters.get("ExternalId"),
     )
@@ -114,9 +125,9 @@ def shapes() -> dict[str, dict]:
     return botocore.loaders.create_loader().load_service_model("sts", "service-2")["shapes"]
 
 
-def check_members(parameters: dict[str, str]) -> None:
-    """AssumeRole's strings and numbers against STS's own model: moto takes nearly all."""
-    request = shapes()["AssumeRoleRequest"]
+def check_members(action: str, parameters: dict[str, str]) -> None:
+    """An action's strings and numbers against STS's own model: moto takes nearly all."""
+    request = shapes()[f"{action}Request"]
     for name, member in request["members"].items():
         value = parameters.get(name)
         shape = shapes()[member["shape"]]

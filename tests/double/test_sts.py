@@ -5,6 +5,7 @@ import socket
 import time
 import unittest
 
+import botocore
 import botocore.exceptions
 
 from harness import ACCOUNT, GROUP, REGION, T0, Double, DoubleTest, record
@@ -54,6 +55,26 @@ class StsTest(DoubleTest):
         error = self.refused("AccessDenied", self.assume, *args, **kwargs)
         self.assertEqual(error["ResponseMetadata"]["HTTPStatusCode"], 403)
         self.assertIn(f"arn:aws:iam::{ACCOUNT}:user/double is not authorized", error["Error"]["Message"])
+
+
+class AssumeByToken(StsTest):
+    """As a pod with a token of its cluster's OIDC provider."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.roles({"arn": ROLE, "web_identity_token": "the.right.token"}, {"arn": THIRD_ROLE})
+        self.sts = self.double.client("", "", service="sts", signature_version=botocore.UNSIGNED)
+
+    def assume_by(self, token: str, arn: str = ROLE) -> dict:
+        return self.sts.assume_role_with_web_identity(RoleArn=arn, RoleSessionName="pod", WebIdentityToken=token)
+
+    def test_gives_a_session_of_the_role(self) -> None:
+        logs = self.under(self.assume_by("the.right.token"))
+        self.assertEqual(len(logs.describe_log_groups()["logGroups"]), 1)
+
+    def test_takes_no_other_token_and_no_other_role(self) -> None:
+        self.refused("InvalidIdentityToken", self.assume_by, "another.token")
+        self.refused("AccessDenied", self.assume_by, "the.right.token", THIRD_ROLE)
 
 
 class Assume(StsTest):

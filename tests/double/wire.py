@@ -98,7 +98,7 @@ class Handler(BaseHTTPRequestHandler):
     def service(self) -> None:
         """One request to AWS."""
         body = self.body()
-        if sts.is_query(self.headers):
+        if sts.is_query(self.headers, body):
             answer = functools.partial(sts.answer, self.world, self.command, self.path, self.headers, body)
             self.serve("sts", sts.operation(body), lambda _: answer(), sts.error_answer)
             return
