@@ -5,7 +5,7 @@ mod busiest;
 use std::fmt;
 use std::sync::Arc;
 
-pub use self::busiest::busiest;
+pub use self::busiest::{busiest, in_turns};
 use crate::time::Timestamp;
 use crate::tls::{KeyExchange, TlsVersion};
 

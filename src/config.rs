@@ -3,6 +3,7 @@
 //! `keys` reads single values by name and collects what is wrong with them; here is what the keys mean
 //! and how they depend on each other.
 
+mod callers;
 mod keys;
 mod sources;
 
@@ -12,9 +13,11 @@ use std::path::{Path, PathBuf};
 
 use config::{Environment, File, FileFormat};
 
+use self::callers::callers;
 use self::keys::{Keys, Problem};
 pub use self::sources::{Kind, Source};
 use self::sources::{Shared, sources};
+use crate::call::AskedCallers;
 use crate::tls::TlsVersion;
 use crate::{exposition, logging, store};
 
@@ -170,6 +173,7 @@ fn config(keys: &mut Keys, state_directory: Option<&str>) -> Config {
         "may hold `account_id` and `aws_region`",
     );
     let has = |label: &str| labels.iter().any(|name| name == label);
+    let callers = callers(keys);
     let exposition = exposition::Settings {
         minimum_version,
         window,
@@ -177,6 +181,7 @@ fn config(keys: &mut Keys, state_directory: Option<&str>) -> Config {
         quiet_period,
         label_account: has("account_id"),
         label_region: has("aws_region"),
+        callers,
     };
     let log = logging::Settings {
         level: keys.value("log.level", "info", str::parse),
@@ -208,12 +213,17 @@ fn config(keys: &mut Keys, state_directory: Option<&str>) -> Config {
         bucket,
         minimum_version,
         quiet_period,
+        callers: callers.labels,
     };
     let shared = Shared {
         bucket,
         window,
         retention,
         minimum_version,
+        callers: AskedCallers {
+            below: minimum_version,
+            labels: callers.labels,
+        },
     };
     let sources = sources(keys, &shared);
     let all_files = sources

@@ -5,6 +5,7 @@
 //! never come here.
 
 mod buckets;
+mod callers;
 mod commit;
 mod db;
 mod keys;
@@ -20,8 +21,10 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
+pub use self::callers::CALLERS;
 use self::db::Db;
 use crate::batch::{Batch, ProgressChange};
+use crate::call::CallerLabels;
 use crate::time::Timestamp;
 use crate::tls::TlsVersion;
 use crate::totals::Change;
@@ -41,6 +44,8 @@ pub struct Settings {
     pub minimum_version: TlsVersion,
     /// A run of outdated calls ends after this long without any.
     pub quiet_period: Duration,
+    /// What is told of callers; other labels than before, and all callers are forgotten.
+    pub callers: CallerLabels,
 }
 
 /// Which worker counts are kept for.

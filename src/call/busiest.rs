@@ -1,33 +1,64 @@
-//! Which callers stay when there are too many: the busiest, but some of every account and service before more of any.
+//! Which callers come first when there is no room for all: the busiest, but nobody is pushed out by the mass of another.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Caller, Name};
 
-/// The callers that stay when at most `most` may, in no order. The busiest one of each account and service stands
-/// before the second of any, so that a loud one, or one who sends a new user agent with each call, pushes out none
-/// but its own. Of equally busy ones the order of their texts decides, so that the answer is always the same.
+/// The callers that stay when at most `most` may.
 pub fn busiest(callers: Vec<(Arc<Caller>, u64)>, most: usize) -> Vec<(Arc<Caller>, u64)> {
     if callers.len() <= most {
         return callers;
     }
-    let mut groups: BTreeMap<(Name, Name), Vec<(Arc<Caller>, u64)>> = BTreeMap::new();
-    for (caller, calls) in callers {
-        let group = (caller.account_id.clone(), caller.aws_service.clone());
-        groups.entry(group).or_default().push((caller, calls));
+    let of = |(caller, _): &(Arc<Caller>, u64)| {
+        let group = [&caller.account_id, &caller.aws_service].map(Name::clone);
+        let who = [&caller.principal, &caller.user_agent, &caller.source_ip].map(Name::clone);
+        (group, who)
+    };
+    let mut callers = in_turns(callers, usize::MAX, of, |(_, calls)| *calls);
+    callers.truncate(most);
+    callers
+}
+
+/// Brings numbers of calls into the order in which they find room. `of` tells the group of each, an account's service,
+/// and whose calls they are; a group has room for those of `each` callers.
+///
+/// The busiest caller of each group begins, with its busiest call; in each further turn follow the next caller of each
+/// and the next call of those who had a turn. So neither a loud account, nor a caller of many calls, nor one who sends
+/// a new user agent each time takes the room of others. Of equally busy ones the order of the values decides, so that
+/// the answer is always the same.
+pub fn in_turns<S: Ord, G: Ord, W: Ord>(
+    all: Vec<S>,
+    each: usize,
+    of: impl Fn(&S) -> (G, W),
+    calls: impl Fn(&S) -> u64,
+) -> Vec<S> {
+    let mut groups: BTreeMap<G, BTreeMap<W, Vec<S>>> = BTreeMap::new();
+    for one in all {
+        let (group, who) = of(&one);
+        let callers = groups.entry(group).or_default();
+        callers.entry(who).or_default().push(one);
     }
-    let mut ranked = Vec::new();
-    for mut group in groups.into_values() {
-        group.sort_unstable_by(|(a, of_a), (b, of_b)| of_b.cmp(of_a).then_with(|| a.cmp(b)));
-        ranked.extend(group.into_iter().enumerate());
+    let busier = |a: &S, b: &S| calls(b).cmp(&calls(a)).then_with(|| a.cmp(b));
+    let sum = |of_caller: &Vec<S>| of_caller.iter().map(&calls).fold(0, u64::saturating_add);
+    let mut turns = Vec::new();
+    for callers in groups.into_values() {
+        let mut callers: Vec<Vec<S>> = callers.into_values().collect();
+        // Stable: equally busy ones stay in their order.
+        callers.sort_by_key(|of_caller| Reverse(sum(of_caller)));
+        for (rank, mut of_caller) in callers.into_iter().take(each).enumerate() {
+            of_caller.sort_unstable_by(busier);
+            let turn = |(place, one)| (rank + place, place, one);
+            turns.extend(of_caller.into_iter().enumerate().map(turn));
+        }
     }
-    ranked.sort_unstable_by(|(rank_a, (a, of_a)), (rank_b, (b, of_b))| {
-        let busier = of_b.cmp(of_a);
-        rank_a.cmp(rank_b).then(busier).then_with(|| a.cmp(b))
+    turns.sort_unstable_by(|(turn_a, place_a, a), (turn_b, place_b, b)| {
+        (turn_a, place_a)
+            .cmp(&(turn_b, place_b))
+            .then_with(|| busier(a, b))
     });
-    ranked.truncate(most);
-    ranked.into_iter().map(|(_, caller)| caller).collect()
+    turns.into_iter().map(|(.., one)| one).collect()
 }
 
 #[cfg(test)]
@@ -66,6 +97,24 @@ mod tests {
             kept,
             [("loud", 1298), ("loud", 1299), ("quiet", 1), ("quiet", 2)]
         );
+    }
+
+    #[test]
+    fn a_busy_caller_keeps_its_other_calls_before_the_mass_of_those_who_call_once() {
+        let mut callers: Vec<_> = (0..300)
+            .map(|number| (caller("loud", &number.to_string()), 1))
+            .collect();
+        callers.push((caller("loud", "busy"), 9));
+        let other_call = Caller {
+            event_name: Name::new("PutObject"),
+            ..(*caller("loud", "busy")).clone()
+        };
+        callers.push((Arc::new(other_call), 1));
+        let kept = busiest(callers, 9);
+        let busy = kept
+            .iter()
+            .filter(|(caller, _)| caller.user_agent.as_str() == "busy");
+        assert_eq!(busy.map(|(_, calls)| *calls).sum::<u64>(), 10);
     }
 
     proptest! {

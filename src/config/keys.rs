@@ -145,6 +145,20 @@ impl Keys {
         amount.unwrap_or(default)
     }
 
+    /// A whole number from 0 to `most`, or a text of one, as the environment has it.
+    pub(super) fn number(&mut self, key: &str, default: usize, most: usize, rule: &str) -> usize {
+        self.known.insert(key.to_owned());
+        let number = match self.values.get(key).map(|value| &value.kind) {
+            None => return default,
+            Some(ValueKind::I64(number)) => usize::try_from(*number).ok(),
+            Some(ValueKind::String(text)) => text.parse().ok(),
+            Some(_) => None,
+        };
+        let number = number.filter(|number| *number <= most);
+        self.check(number.is_some(), key, rule);
+        number.unwrap_or(default)
+    }
+
     /// A text that may be left out or empty.
     pub(super) fn optional(&mut self, key: &str) -> Option<String> {
         self.text(key).filter(|text| !text.is_empty())

@@ -1,12 +1,14 @@
 //! The data block: every metric about calls, rendered from the totals in a stable order.
 
+mod callers;
 mod families;
 mod ranks;
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use self::families::{Fold, Label, RUN_SPECS, RunSpec, Spec, specs};
+pub use self::callers::CallerSettings;
+use self::families::{Fold, Label, RUN_SPECS, RunSpec, Spec, outdated, specs};
 use self::ranks::{Ranks, RowKey};
 use super::gzip::Piece;
 use super::negotiate::Format;
@@ -31,11 +33,15 @@ pub struct Settings {
     pub label_account: bool,
     /// Whether they have the label `aws_region`.
     pub label_region: bool,
+    /// What is shown of callers.
+    pub callers: CallerSettings,
 }
 
 /// Renders every family that has series; tells how many series each has.
 pub(super) fn render(totals: &Totals, settings: &Settings) -> (Block, Vec<(&'static str, usize)>) {
-    let ranks = Ranks::new(totals);
+    let callers = callers::rows(totals, settings);
+    let names = callers.iter().flat_map(|(texts, _)| texts).copied();
+    let ranks = Ranks::new(totals, names);
     let mut block = Block::default();
     let mut series = Vec::new();
     let mut add = |name: &'static str, kind, help: &str, labels: &[Label], rows: Rows| {
@@ -59,6 +65,13 @@ pub(super) fn render(totals: &Totals, settings: &Settings) -> (Block, Vec<(&'sta
             run_rows(totals, settings, &ranks, &spec),
         );
     }
+    add(
+        callers::NAME,
+        Kind::Gauge,
+        callers::HELP,
+        &callers::labels(settings.callers.labels),
+        Rows::sorted(callers, &ranks),
+    );
     let mut window = Rows::default();
     for (source, _) in totals
         .sources()
@@ -86,6 +99,16 @@ struct Rows(Vec<(RowKey, i64)>);
 impl Rows {
     fn push(&mut self, key: RowKey, value: i64) {
         self.0.push((key, value));
+    }
+
+    /// The rows in the order of their labels.
+    fn sorted(rows: Vec<callers::Row<'_>>, ranks: &Ranks<'_>) -> Self {
+        let rows = rows.into_iter();
+        let mut rows: Vec<_> = rows
+            .map(|(texts, value)| (ranks.key(texts), value))
+            .collect();
+        rows.sort_unstable_by_key(|(key, _)| *key);
+        Self(rows)
     }
 }
 

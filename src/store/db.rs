@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::callers::{self, Known};
 use super::keys::Keys;
 use super::runs::{self, Sightings};
 use super::{Settings, StoreError, WorkerName, WorkerState, beside, buckets, schema};
@@ -29,6 +30,8 @@ pub(super) struct Db {
     pub(super) settings: Settings,
     pub(super) keys: Keys,
     pub(super) workers: HashMap<i64, Worker>,
+    /// The callers of each worker.
+    pub(super) callers: HashMap<i64, Known>,
     /// Called after each commit.
     pub(super) changes: Box<dyn Fn(Change) + Send>,
 }
@@ -47,17 +50,19 @@ impl Db {
         settings: Settings,
         changes: Box<dyn Fn(Change) + Send>,
     ) -> Result<Self, StoreError> {
-        let connection = match settings.path.as_deref() {
+        let mut connection = match settings.path.as_deref() {
             Some(path) => open_file(path)?,
             None => prepared(Connection::open_in_memory()?)?,
         };
         let keys = Keys::load(&connection)?;
         keep_grid(&connection, settings.bucket)?;
+        callers::follow_labels(&mut connection, settings.callers)?;
         Ok(Self {
             connection,
             settings,
             keys,
             workers: HashMap::new(),
+            callers: HashMap::new(),
             changes,
         })
     }
@@ -69,7 +74,13 @@ impl Db {
     ) -> Result<WorkerState, StoreError> {
         let (id, mut worker) = self.find_worker(name)?;
         self.follow_minimum_version(id, &mut worker, now)?;
-        (self.changes)(self.totals_of(id, &worker)?);
+        let start = worker.window_start(&self.settings);
+        let callers = Known::load(&mut self.connection, id, start)?;
+        (self.changes)(Change {
+            callers: callers.all(),
+            ..self.totals_of(id, &worker)?
+        });
+        self.callers.insert(id, callers);
         let progress = self.progress(id)?;
         let state = WorkerState {
             id,
@@ -163,7 +174,7 @@ impl Db {
         Ok(())
     }
 
-    /// Everything about a worker, as one change to empty totals.
+    /// Everything about a worker but its callers, as one change to empty totals.
     fn totals_of(&self, id: i64, worker: &Worker) -> Result<Change, StoreError> {
         let mut changes: BTreeMap<u32, KeyChange> = BTreeMap::new();
         let mut rows = self
@@ -205,6 +216,7 @@ impl Db {
             watermark: worker.watermark,
             keys: changes.into_values().collect(),
             runs: runs::load(&self.connection, id)?,
+            callers: Vec::new(),
             window_moved: true,
         })
     }
@@ -367,12 +379,16 @@ fn keep_grid(connection: &Connection, bucket: Duration) -> Result<(), StoreError
     put_setting(connection, "bucket_seconds", &seconds.to_string())
 }
 
-fn setting(connection: &Connection, name: &str) -> Result<Option<String>, StoreError> {
+pub(super) fn setting(connection: &Connection, name: &str) -> Result<Option<String>, StoreError> {
     let mut select = connection.prepare("SELECT value FROM settings WHERE name = ?1")?;
     Ok(select.query_row([name], |row| row.get(0)).optional()?)
 }
 
-fn put_setting(connection: &Connection, name: &str, value: &str) -> Result<(), StoreError> {
+pub(super) fn put_setting(
+    connection: &Connection,
+    name: &str,
+    value: &str,
+) -> Result<(), StoreError> {
     connection.execute(
         "INSERT OR REPLACE INTO settings VALUES (?1, ?2)",
         [name, value],

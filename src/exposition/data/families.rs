@@ -16,6 +16,9 @@ pub(super) enum Label {
     PostQuantum,
     AccountId,
     AwsRegion,
+    Principal,
+    UserAgent,
+    SourceIp,
 }
 
 impl Label {
@@ -30,6 +33,9 @@ impl Label {
             Self::PostQuantum => "post_quantum",
             Self::AccountId => "account_id",
             Self::AwsRegion => "aws_region",
+            Self::Principal => "principal",
+            Self::UserAgent => "user_agent",
+            Self::SourceIp => "source_ip",
         }
     }
 }
@@ -171,7 +177,7 @@ pub(super) fn specs(settings: &Settings) -> Vec<Spec> {
     ]
 }
 
-fn outdated(settings: &Settings, entry: &Entry) -> bool {
+pub(super) fn outdated(settings: &Settings, entry: &Entry) -> bool {
     entry.texts.tls_version.outdated(settings.minimum_version)
 }
 
