@@ -1,8 +1,11 @@
-//! A call and its key: what is counted, and by what.
+//! A call and its key: what is counted, and by what; and who makes it.
+
+mod busiest;
 
 use std::fmt;
 use std::sync::Arc;
 
+pub use self::busiest::{busiest, in_turns};
 use crate::time::Timestamp;
 use crate::tls::{KeyExchange, TlsVersion};
 
@@ -96,6 +99,40 @@ pub struct Caller {
     pub user_agent: Name,
     /// `sourceIPAddress`.
     pub source_ip: Name,
+}
+
+/// What is told of a caller. What is not is `none` in every [`Caller`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CallerLabels {
+    /// Its principal.
+    pub principal: bool,
+    /// Its user agent.
+    pub user_agent: bool,
+    /// Where it calls from.
+    pub source_ip: bool,
+}
+
+impl CallerLabels {
+    /// Whether anything is told, so that there are callers at all.
+    pub fn any(self) -> bool {
+        self.principal || self.user_agent || self.source_ip
+    }
+}
+
+/// Whose calls are told, and what of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AskedCallers {
+    /// Those who call on a version below this.
+    pub below: TlsVersion,
+    /// What is told of them.
+    pub labels: CallerLabels,
+}
+
+impl AskedCallers {
+    /// Whether the caller of a call on `version` is told.
+    pub fn of(self, version: TlsVersion) -> bool {
+        version.outdated(self.below) && self.labels.any()
+    }
 }
 
 /// How many calls, and the latest of them.

@@ -3,6 +3,7 @@
 //! `keys` reads single values by name and collects what is wrong with them; here is what the keys mean
 //! and how they depend on each other.
 
+mod callers;
 mod keys;
 mod sources;
 
@@ -12,9 +13,11 @@ use std::path::{Path, PathBuf};
 
 use config::{Environment, File, FileFormat};
 
+use self::callers::callers;
 use self::keys::{Keys, Problem};
 pub use self::sources::{Kind, Source};
 use self::sources::{Shared, sources};
+use crate::call::AskedCallers;
 use crate::tls::TlsVersion;
 use crate::{exposition, logging, series, store};
 
@@ -171,16 +174,22 @@ fn config(keys: &mut Keys, state_directory: Option<&str>) -> Config {
     );
     let has = |label: &str| labels.iter().any(|name| name == label);
     let series = series::Settings {
-        limit: keys.number("series.limit", series::Settings::default().limit),
+        limit: keys.number(
+            "series.limit",
+            series::Settings::default().limit,
+            series::MOST,
+        ),
         label_account: has("account_id"),
         label_region: has("aws_region"),
     };
+    let callers = callers(keys);
     let exposition = exposition::Settings {
         minimum_version,
         window,
         retention,
         quiet_period,
         series: series.clone(),
+        callers,
     };
     let log = logging::Settings {
         level: keys.value("log.level", "info", str::parse),
@@ -213,12 +222,17 @@ fn config(keys: &mut Keys, state_directory: Option<&str>) -> Config {
         minimum_version,
         quiet_period,
         series,
+        callers: callers.labels,
     };
     let shared = Shared {
         bucket,
         window,
         retention,
         minimum_version,
+        callers: AskedCallers {
+            below: minimum_version,
+            labels: callers.labels,
+        },
     };
     let sources = sources(keys, &shared);
     let least = series::LEAST * sources.len().max(1);

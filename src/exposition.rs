@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use prometheus::proto::MetricFamily;
 
-pub use self::data::{Number, Settings};
+pub use self::data::{CallerSettings, Number, Settings};
 use self::gzip::Piece;
 use self::negotiate::Format;
 use crate::metrics::Metrics;

@@ -5,11 +5,13 @@
 //! of either in a row (JSON lines) are read too: they say the same without the wrapper. What a record
 //! must have is `eventTime` and `eventSource`; the first one without them is an error that names it.
 
+mod caller;
 mod raw;
 mod walk;
 
 use std::borrow::Cow;
 
+pub use self::caller::RawCaller;
 use self::raw::{Raw, Text};
 pub use self::walk::Unexpected;
 use self::walk::Walk;
@@ -37,6 +39,8 @@ pub struct Record<'a> {
     pub cipher_suite: Cow<'a, str>,
     /// `tlsDetails.keyExchange`.
     pub key_exchange: KeyExchange,
+    /// Who made the call.
+    pub caller: RawCaller<'a>,
 }
 
 /// Why a file's records cannot be counted.
@@ -170,6 +174,7 @@ impl<'a, F: FnMut(Record<'a>)> Reader<F> {
             tls_version,
             cipher_suite: cipher_suite.or_empty(),
             key_exchange,
+            caller: raw.caller,
         });
         Ok(())
     }
@@ -184,7 +189,7 @@ mod tests {
 
     const RECORD: &str = r#"{"eventVersion":"1.11","userIdentity":{"type":"IAMUser","eventName":"not this"},
         "eventTime":"2026-06-01T10:00:00Z","eventSource":"s3.amazonaws.com","eventName":"GetObject",
-        "awsRegion":"eu-west-1","errorCode":null,"requestParameters":{"key":"a\"b\u00e9"},
+        "awsRegion":"eu-west-1","userAgent": "a\"b" ,"errorCode":null,"requestParameters":{"key":"a\"b\u00e9"},
         "eventID":"6f1c1f9a-8a6c-4a44-9d7e-1d6d3c3f1a11","recipientAccountId":"111122223333",
         "tlsDetails":{"tlsVersion":"TLSv1.3","cipherSuite":"TLS_AES_128_GCM_SHA256","keyExchange":"X25519MLKEM768"}}"#;
 
@@ -210,7 +215,13 @@ mod tests {
             tls_version: TlsVersion::Tls13,
             cipher_suite: "TLS_AES_128_GCM_SHA256".into(),
             key_exchange: KeyExchange::from_record(Some("x25519mlkem768")),
+            caller: RawCaller {
+                user_identity: r#"{"type":"IAMUser","eventName":"not this"}"#,
+                user_agent: r#""a\"b""#,
+                source_ip: "",
+            },
         };
+        assert_eq!(expected.caller.user_agent(), r#"a"b"#);
         assert_eq!(records(&text), Ok(vec![expected]));
     }
 

@@ -13,6 +13,9 @@ pub const OTHER: &str = "other";
 /// The least limit for each source: what is folded through and through needs room as well.
 pub const LEAST: usize = 300;
 
+/// The highest limit: no Prometheus takes more from one target gladly.
+pub const MOST: usize = 1_000_000;
+
 /// What the families of calls are labelled with, and how many series a family may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {

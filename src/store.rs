@@ -6,6 +6,7 @@
 
 mod admissions;
 mod buckets;
+mod callers;
 mod commit;
 mod db;
 mod keys;
@@ -21,8 +22,10 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
+pub use self::callers::CALLERS;
 use self::db::Db;
 use crate::batch::{Batch, ProgressChange};
+use crate::call::CallerLabels;
 use crate::series;
 use crate::time::Timestamp;
 use crate::tls::TlsVersion;
@@ -45,6 +48,8 @@ pub struct Settings {
     pub quiet_period: Duration,
     /// How many series a family may have, and their labels.
     pub series: series::Settings,
+    /// What is told of callers; other labels than before, and all callers are forgotten.
+    pub callers: CallerLabels,
 }
 
 /// Which worker counts are kept for.

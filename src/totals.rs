@@ -3,12 +3,16 @@
 //!
 //! Only commits change them, by a [`Change`] each. Texts are kept once and told apart by number.
 
+mod callers;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
 
+pub use self::callers::CallerChange;
+use self::callers::Callers;
 use crate::call::{CallKey, Name, Tally};
 use crate::series::Folds;
 use crate::time::Timestamp;
@@ -27,6 +31,8 @@ pub struct Change {
     pub keys: Vec<KeyChange>,
     /// The runs that changed, as they are now.
     pub runs: Vec<(RunKey, Run)>,
+    /// The callers whose numbers changed.
+    pub callers: Vec<CallerChange>,
     /// Whether the window now begins with another bucket: what is over leaves the scrape by the watermark.
     pub window_moved: bool,
 }
@@ -34,7 +40,10 @@ pub struct Change {
 impl Change {
     /// Whether a scrape would show it.
     pub fn is_visible(&self) -> bool {
-        self.window_moved || !self.keys.is_empty() || !self.runs.is_empty()
+        self.window_moved
+            || !self.keys.is_empty()
+            || !self.runs.is_empty()
+            || !self.callers.is_empty()
     }
 }
 
@@ -142,6 +151,7 @@ pub(crate) struct SourceTotals {
     pub(crate) entries: HashMap<u32, Entry>,
     /// The runs by what they are runs of, each by the worker that saw it.
     runs: BTreeMap<RunKey, BTreeMap<i64, Run>>,
+    pub(crate) callers: Callers,
     pub(crate) watermark: Option<Timestamp>,
 }
 
@@ -207,6 +217,7 @@ impl Totals {
                 .or_default()
                 .insert(change.worker, run);
         }
+        source.callers.apply(change.callers);
         source.watermark = source.watermark.max(change.watermark);
     }
 
@@ -292,6 +303,7 @@ mod tests {
                 watermark: None,
                 keys: Vec::new(),
                 runs: vec![(key.clone(), run)],
+                callers: Vec::new(),
                 window_moved: false,
             });
             let (_, source) = totals.sources().next().unwrap();

@@ -111,6 +111,19 @@ fn the_legacy_caller_turns_up_and_control_c_leaves_nothing_behind() {
         let version = [version[0], version[1], version[2], ("event_name", event)];
         assert!(scrape.value("cloudtrail_tls_window_calls", &version) > Some(0.0));
     }
+    let callers = "cloudtrail_tls_outdated_caller_window_calls";
+    let principal = format!("arn:aws:iam::{LEGACY}:role/payroll-batch");
+    let caller = [
+        legacy[0],
+        legacy[1],
+        legacy[2],
+        ("principal", principal.as_str()),
+    ];
+    assert_eq!(scrape.sum(callers, &caller), calls);
+    let mut agents = scrape
+        .of(callers, &caller)
+        .map(|(labels, _)| &labels["user_agent"]);
+    assert!(agents.all(|agent| agent.starts_with("aws-sdk-java/1.7.4 ")));
     let accounts = scrape.of("cloudtrail_tls_account_outdated_window_calls", &[]);
     let by_account: Vec<(&str, f64)> = accounts
         .map(|(labels, value)| (labels["account_id"].as_str(), value))

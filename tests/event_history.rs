@@ -67,6 +67,43 @@ fn after_half_a_day_every_label_set_is_the_truth_with_small_pages_and_late_event
 }
 
 #[test]
+fn who_made_the_outdated_calls_is_told_once_for_each_event() {
+    let (mut rig, start) = rig_over_an_hour::<Settings>();
+    rig.setup.engine.page = 2;
+    let at = start.plus(20 * MINUTE);
+    let by = |user: &str, version: &str| {
+        let record = aws::record("iam", "ListUsers", version, at);
+        let mut record: Value = serde_json::from_str(&record).unwrap();
+        record["userIdentity"] = json!({"arn": format!("arn:aws:iam::111122223333:user/{user}")});
+        record["userAgent"] = json!("Boto/2.1");
+        record.to_string()
+    };
+    let [ann, ben] = [by("ann", "TLSv1.1"), by("ben", "TLSv1.2")];
+    rig.deliver(at, &[ann.clone(), ann, by("ann", "TLSv1.1"), ben]);
+    let mut life = rig.start();
+    rig.tick(&mut life).unwrap();
+    let callers = "cloudtrail_tls_outdated_caller_window_calls";
+    let ann = [
+        ("event_name", "ListUsers"),
+        ("principal", "arn:aws:iam::111122223333:user/ann"),
+        ("user_agent", "Boto/2.1"),
+    ];
+    let scrape = life.scrape();
+    assert_eq!(scrape.value(callers, &ann), Some(2.0));
+    assert_eq!(scrape.sum(callers, &[("aws_service", "iam")]), 2.0);
+    let outdated = scrape.sum("cloudtrail_tls_outdated_window_calls", &[]);
+    assert_eq!(scrape.sum(callers, &[]), outdated);
+    assert!(outdated > 2.0);
+    rig.end(life);
+
+    // After a restart, and when the bucket is read again, it is as it was.
+    let mut life = rig.start();
+    rig.tick(&mut life).unwrap();
+    assert_eq!(life.scrape().value(callers, &ann), Some(2.0));
+    rig.end(life);
+}
+
+#[test]
 fn late_events_are_counted_once_within_half_an_hour_also_over_a_restart() {
     both_ways(|| {
         let (mut rig, start) = rig_over_an_hour::<Settings>();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cloudtrail_tls_exporter::call::{CallKey, Name, Tally};
 use cloudtrail_tls_exporter::exposition::negotiate::Format;
-use cloudtrail_tls_exporter::exposition::{Publisher, Settings};
+use cloudtrail_tls_exporter::exposition::{CallerSettings, Publisher, Settings};
 use cloudtrail_tls_exporter::metrics::Metrics;
 use cloudtrail_tls_exporter::time::Timestamp;
 use cloudtrail_tls_exporter::tls::{KeyExchange, TlsVersion};
@@ -20,6 +20,7 @@ fn publisher() -> Publisher {
         retention: Duration::from_secs(35 * 86_400),
         quiet_period: Duration::from_secs(7 * 86_400),
         series: Default::default(),
+        callers: CallerSettings::default(),
     };
     Publisher::start(settings, Metrics::new().unwrap()).unwrap()
 }
@@ -48,6 +49,7 @@ fn commit(publisher: &Publisher, keys: Vec<KeyChange>, day: i64) {
         watermark: Some(Timestamp::from_secs(day * DAY)),
         keys,
         runs: Vec::new(),
+        callers: Vec::new(),
         window_moved: true,
     });
     publisher.settle();

@@ -12,7 +12,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use cloudtrail_tls_exporter::batch::{Batch, ProgressChange};
-use cloudtrail_tls_exporter::call::{CallKey, Name, Tally};
+use cloudtrail_tls_exporter::call::{CallKey, Caller, Name, Tally};
 use cloudtrail_tls_exporter::source::trail_files::{Choice, FilesProgress, Settings, TrailFiles};
 use cloudtrail_tls_exporter::source::{Progress, Reason, Source};
 use cloudtrail_tls_exporter::store::{self, Store, StoreError, WorkerName};
@@ -24,7 +24,7 @@ use flate2::write::GzEncoder;
 use proptest::prelude::*;
 use rusqlite::types::Value;
 use support::made::{self, Made};
-use support::{Exporter, config};
+use support::{ASKED_CALLERS, CALLER_LABELS, Exporter, config};
 
 const NOW: i64 = 1_781_092_800;
 const DAY: Duration = Duration::from_secs(86_400);
@@ -88,6 +88,7 @@ fn scan(folder: &Path) -> (u64, Vec<Reason>) {
         lookback: DAY,
         retention: 35 * DAY,
         bucket: Duration::from_secs(300),
+        callers: ASKED_CALLERS,
     });
     let mut progress = FilesProgress::default();
     let (mut calls, mut reasons) = (0, Vec::new());
@@ -227,6 +228,7 @@ fn settings(path: &Path) -> store::Settings {
         minimum_version: TlsVersion::Tls12,
         quiet_period: 7 * DAY,
         series: Default::default(),
+        callers: CALLER_LABELS,
     }
 }
 
@@ -255,7 +257,17 @@ fn batch(minutes: i64) -> Batch {
             calls: 7,
             last: bucket,
         };
+        let caller = Caller {
+            aws_service: key.aws_service.clone(),
+            event_name: key.event_name.clone(),
+            tls_version: key.tls_version,
+            account_id: key.account_id.clone(),
+            principal: Name::new("arn:aws:iam::111122223333:role/batch"),
+            user_agent: Name::new(["old", "older"][number % 2]),
+            source_ip: Name::new(""),
+        };
         batch.counts.add(bucket, &Arc::new(key), tally);
+        batch.callers.add(bucket, &Arc::new(caller), 7);
     }
     batch
 }
@@ -326,7 +338,10 @@ proptest! {
             ("counts", "calls"), ("counts", "calls"), ("counts", "bucket"), ("totals", "calls"), ("totals", "key"),
             ("totals", "last_call"), ("totals", "last_bucket"), ("workers", "watermark"), ("workers", "history_start"),
             ("keys", "id"), ("keys", "tls_version"), ("keys", "key_exchange"), ("keys", "event_name"), ("runs", "since"),
-            ("runs", "last"), ("runs", "event_name"), ("progress", "key"), ("progress", "value"), ("settings", "value"), ("admissions", "label_set"), ("admissions", "rung"),
+            ("runs", "last"), ("runs", "event_name"), ("progress", "key"), ("progress", "value"), ("settings", "value"),
+            ("admissions", "label_set"), ("admissions", "rung"),
+            ("callers", "number"), ("callers", "tls_version"), ("callers", "user_agent"), ("callers", "event_name"),
+            ("caller_counts", "bucket"), ("caller_counts", "calls"), ("caller_counts", "calls"),
         ]), cell()), 1..3),
     ) {
         let home = tempfile::tempdir().unwrap();

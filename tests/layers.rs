@@ -29,10 +29,10 @@ const LAYERS: [(&str, &str, &str); 23] = [
     ("status", "store time", ""),
     ("shutdown", "", "tokio"),
     ("worker", "metrics shutdown source status store time", "tokio tracing thiserror"),
-    ("exposition", "metrics series time tls totals", "bytes prometheus flate2 crc32fast hashbrown"),
+    ("exposition", "call metrics series time tls totals", "bytes prometheus flate2 crc32fast hashbrown"),
     ("http", "exposition metrics shutdown status time", "tokio hyper hyper_util bytes tracing humantime"),
     ("logging", "", "tracing tracing_subscriber tracing_logfmt"),
-    ("config", "aws exposition logging series source store tls window", "config thiserror humantime strsim"),
+    ("config", "aws call exposition logging series source store tls window", "config thiserror humantime strsim"),
     ("cli", "logging", "clap humantime"),
     ("commands",
      "aws batch cli config exposition http logging metrics sample_trail shutdown source status store time tls window \

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cloudtrail_tls_exporter::batch::{Batch, Counts, ProgressChange};
-use cloudtrail_tls_exporter::call::{CallKey, Name, Tally};
+use cloudtrail_tls_exporter::call::{CallKey, CallerLabels, Name, Tally};
 use cloudtrail_tls_exporter::store::{Settings, Store, StoreError, WorkerName, WorkerState};
 use cloudtrail_tls_exporter::time::Timestamp;
 use cloudtrail_tls_exporter::tls::{KeyExchange, TlsVersion};
@@ -45,6 +45,7 @@ fn settings(path: Option<&Path>) -> Settings {
         minimum_version: TlsVersion::Tls12,
         quiet_period: Duration::from_secs(2 * 86_400),
         series: Default::default(),
+        callers: CallerLabels::default(),
     }
 }
 

@@ -11,6 +11,7 @@ use cloudtrail_tls_exporter::batch::{Batch, ProgressChange};
 use cloudtrail_tls_exporter::source::trail_files::{Choice, FilesProgress, Settings, TrailFiles};
 use cloudtrail_tls_exporter::source::{Progress, Reason, Source, SourceError};
 use cloudtrail_tls_exporter::time::Timestamp;
+use support::ASKED_CALLERS;
 use support::made::{self, Made};
 use tempfile::TempDir;
 
@@ -41,6 +42,7 @@ impl Rig {
             lookback: DAY,
             retention: 35 * DAY,
             bucket: 5 * MINUTE,
+            callers: ASKED_CALLERS,
         };
         Self {
             source: TrailFiles::new(settings.clone()),

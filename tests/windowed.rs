@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use cloudtrail_tls_exporter::batch::{Batch, Counts, ProgressChange};
-use cloudtrail_tls_exporter::call::{CallKey, Name, Tally};
+use cloudtrail_tls_exporter::call::{CallKey, CallerLabels, Name, Tally};
 use cloudtrail_tls_exporter::metrics::Metrics;
 use cloudtrail_tls_exporter::source::{BadProgress, Progress, Reason, Source, SourceError};
 use cloudtrail_tls_exporter::status::Status;
@@ -219,6 +219,7 @@ fn settings(path: &Path) -> Settings {
         minimum_version: TlsVersion::Tls12,
         quiet_period: Duration::from_secs(7 * 86_400),
         series: Default::default(),
+        callers: CallerLabels::default(),
     }
 }
 

@@ -130,19 +130,6 @@ impl Keys {
         flag.unwrap_or(default)
     }
 
-    /// A whole number that is not negative.
-    pub(super) fn number(&mut self, key: &str, default: usize) -> usize {
-        self.known.insert(key.to_owned());
-        let number = match self.values.get(key).map(|value| &value.kind) {
-            None => return default,
-            Some(ValueKind::I64(number)) => usize::try_from(*number).ok(),
-            Some(ValueKind::String(text)) => text.parse().ok(),
-            Some(_) => None,
-        };
-        self.check(number.is_some(), key, "must be a whole number, 0 or more");
-        number.unwrap_or(default)
-    }
-
     /// A number that is not negative.
     pub(super) fn amount(&mut self, key: &str, default: f64) -> f64 {
         self.known.insert(key.to_owned());
@@ -156,6 +143,21 @@ impl Keys {
         let amount = amount.filter(|amount| amount.is_finite() && *amount >= 0.0);
         self.check(amount.is_some(), key, "must be a number, 0 or more");
         amount.unwrap_or(default)
+    }
+
+    /// A whole number up to `most`, or a text of one, as the environment has it.
+    pub(super) fn number(&mut self, key: &str, default: usize, most: usize) -> usize {
+        self.known.insert(key.to_owned());
+        let number = match self.values.get(key).map(|value| &value.kind) {
+            None => return default,
+            Some(ValueKind::I64(number)) => usize::try_from(*number).ok(),
+            Some(ValueKind::String(text)) => text.parse().ok(),
+            Some(_) => None,
+        };
+        let number = number.filter(|number| *number <= most);
+        let rule = format!("must be a whole number from 0 to {most}");
+        self.check(number.is_some(), key, &rule);
+        number.unwrap_or(default)
     }
 
     /// A text that may be left out or empty.

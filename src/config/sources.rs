@@ -11,6 +11,7 @@ use std::time::Duration;
 use self::table::Table;
 use super::keys::{Keys, Problem};
 use crate::aws::Access;
+use crate::call::AskedCallers;
 use crate::source::trail_files::{self, Choice};
 use crate::source::{self as of, Terms, query};
 use crate::tls::TlsVersion;
@@ -64,6 +65,7 @@ pub(super) struct Shared {
     pub(super) window: Duration,
     pub(super) retention: Duration,
     pub(super) minimum_version: TlsVersion,
+    pub(super) callers: AskedCallers,
 }
 
 const TYPES: &str = "must be `athena`, `event_history`, `lake`, `logs_insights` or `trail_files`";
@@ -145,5 +147,6 @@ fn trail_files(table: &mut Table<'_>) -> trail_files::Settings {
         lookback,
         retention: table.shared.retention,
         bucket: table.shared.bucket,
+        callers: table.shared.callers,
     }
 }

@@ -1,5 +1,6 @@
 //! The data block: every metric about calls, rendered from the totals in a stable order.
 
+mod callers;
 mod families;
 mod fold;
 mod ranks;
@@ -7,7 +8,8 @@ mod ranks;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use self::families::{Kept, Label, RUN_SPECS, RunSpec, Spec, specs};
+pub use self::callers::CallerSettings;
+use self::families::{Kept, Label, RUN_SPECS, RunSpec, Spec, outdated, specs};
 use self::fold::{Class, Merge, Row, fold};
 use self::ranks::{Ranks, RowKey};
 use super::gzip::Piece;
@@ -32,6 +34,8 @@ pub struct Settings {
     pub quiet_period: Duration,
     /// The labels of calls, and how many series a family may have.
     pub series: series::Settings,
+    /// What is shown of callers.
+    pub callers: CallerSettings,
 }
 
 /// How many series a family has.
@@ -49,7 +53,9 @@ pub struct Number {
 
 /// Renders every family that has series; tells how many each has.
 pub(super) fn render(totals: &Totals, settings: &Settings) -> (Block, Vec<Number>) {
-    let ranks = Ranks::new(totals);
+    let callers = callers::rows(totals, settings);
+    let names = callers.iter().flat_map(|(texts, _)| texts).copied();
+    let ranks = Ranks::new(totals, names);
     let mut block = Block::default();
     let mut numbers = Vec::new();
     let mut add = |name: &'static str, kind, help: &str, labels: &[Label], rows: Vec<Row>| {
@@ -81,16 +87,19 @@ pub(super) fn render(totals: &Totals, settings: &Settings) -> (Block, Vec<Number
         let rows = fold(rows, limit, spec.labels, other, Merge::Heaviest);
         add(spec.name, Kind::Gauge, spec.help, spec.labels, rows);
     }
+    let callers = callers
+        .into_iter()
+        .map(|(texts, value)| Row::new(ranks.key(texts), value));
+    let mut callers: Vec<Row> = callers.collect();
+    callers.sort_unstable_by_key(|row| row.key);
+    let labels = callers::labels(settings.callers.labels);
+    let callers = fold(callers, limit, &labels, other, Merge::Sum);
+    add(callers::NAME, Kind::Gauge, callers::HELP, &labels, callers);
     let sources = totals
         .sources()
         .filter(|(_, totals)| !totals.entries.is_empty());
-    let window = sources.map(|(source, _)| Row {
-        key: ranks.key([source]),
-        value: i64::try_from(settings.window.as_secs()).unwrap_or(i64::MAX),
-        weight: 0,
-        class: Class::Modern,
-        folded: 0,
-    });
+    let length = i64::try_from(settings.window.as_secs()).unwrap_or(i64::MAX);
+    let window = sources.map(|(source, _)| Row::new(ranks.key([source]), length));
     let help = "The span of time that the window gauges cover, up to their worker's watermark.";
     let name = "cloudtrail_tls_window_seconds";
     add(name, Kind::Gauge, help, &[], window.collect());

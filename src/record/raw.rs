@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::caller::RawCaller;
 use super::walk::{Unexpected, Walk};
 
 /// A text or null, borrowed wherever it has no escapes.
@@ -24,8 +25,8 @@ impl<'a> Text<'a> {
     }
 }
 
-/// The members that are counted by. One of another type than text is an error: the record is not one
-/// of CloudTrail's.
+/// The members that are counted by, and those that tell who called. One of the former of another type than text is an
+/// error: the record is not one of CloudTrail's.
 #[derive(Default)]
 pub(super) struct Raw<'a> {
     pub(super) event_time: Text<'a>,
@@ -36,6 +37,7 @@ pub(super) struct Raw<'a> {
     pub(super) recipient_account_id: Text<'a>,
     pub(super) event_category: Text<'a>,
     pub(super) tls_details: Option<RawTls<'a>>,
+    pub(super) caller: RawCaller<'a>,
 }
 
 impl<'a> Raw<'a> {
@@ -55,6 +57,9 @@ impl<'a> Raw<'a> {
                     raw.tls_details = RawTls::read(walk)?;
                     return Ok(());
                 }
+                "userIdentity" => return walk.raw().map(|json| raw.caller.user_identity = json),
+                "userAgent" => return walk.raw().map(|json| raw.caller.user_agent = json),
+                "sourceIPAddress" => return walk.raw().map(|json| raw.caller.source_ip = json),
                 _ => return walk.skip(),
             };
             *member = Text::read(walk)?;

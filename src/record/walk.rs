@@ -122,6 +122,14 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Passes over any value and tells its text.
+    pub(super) fn raw(&mut self) -> Result<&'a str, Unexpected> {
+        self.peek();
+        let start = self.at;
+        self.skip()?;
+        Ok(self.text.get(start..self.at).unwrap_or_default())
+    }
+
     fn rest(&self) -> &'a [u8] {
         self.text.as_bytes().get(self.at..).unwrap_or_default()
     }

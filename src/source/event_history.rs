@@ -6,6 +6,7 @@
 mod progress;
 
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,11 +20,11 @@ use aws_sdk_cloudtrail::types::Event;
 use tracing::{debug, warn};
 
 pub use self::progress::HistoryProgress;
-use super::records::{EventId, call, event_id};
+use super::records::{EventId, call, caller, event_id};
 use crate::aws::{self, Observer, Quota};
 use crate::batch::{Batch, Rejected, Scanned};
-use crate::call::{CallKey, Tally};
-use crate::record;
+use crate::call::{AskedCallers, CallKey, Caller, Tally};
+use crate::record::{self, Record};
 use crate::source::{Reason, Requests, Source, SourceError};
 use crate::time::Timestamp;
 use crate::window::{Schedule, Window};
@@ -52,6 +53,8 @@ pub struct Settings {
     pub page: usize,
     /// How many pages may be read in a second: what the quota leaves to this source.
     pub pages_per_second: u64,
+    /// Whose calls are told.
+    pub callers: AskedCallers,
 }
 
 /// The event history of one account and Region.
@@ -70,11 +73,48 @@ pub struct EventHistory {
 /// What was found in a bucket.
 #[derive(Default)]
 struct Found {
-    calls: HashMap<EventId, (Arc<CallKey>, Timestamp)>,
+    calls: HashMap<EventId, Call>,
     /// Calls without an id: each counts.
-    nameless: Vec<(Arc<CallKey>, Timestamp)>,
+    nameless: Vec<Call>,
     events: u64,
     pages: u64,
+}
+
+/// One call.
+struct Call {
+    key: Arc<CallKey>,
+    time: Timestamp,
+    /// Who made it, if that is asked for.
+    caller: Option<Arc<Caller>>,
+}
+
+/// What calls of a bucket have in common.
+#[derive(Default)]
+struct Met {
+    keys: HashSet<Arc<CallKey>>,
+    callers: HashSet<Arc<Caller>>,
+}
+
+impl Met {
+    /// The call of a record.
+    fn call(&mut self, record: &Record<'_>, asked: AskedCallers) -> Call {
+        let asked = asked.of(record.tls_version).then_some(asked.labels);
+        Call {
+            key: shared(&mut self.keys, call(record)),
+            time: record.event_time,
+            caller: asked.map(|labels| shared(&mut self.callers, caller(record, labels))),
+        }
+    }
+}
+
+/// The value, held once for all that have it.
+fn shared<T: Eq + Hash>(met: &mut HashSet<Arc<T>>, value: T) -> Arc<T> {
+    if let Some(known) = met.get(&value) {
+        return Arc::clone(known);
+    }
+    let new = Arc::new(value);
+    met.insert(Arc::clone(&new));
+    new
 }
 
 impl EventHistory {
@@ -166,10 +206,13 @@ impl EventHistory {
         let rows = || progress.seen.range(at..bucket.to);
         let mut seen: HashSet<EventId> = rows().flat_map(|(_, ids)| ids).copied().collect();
         let new = found.calls.iter().filter(|(id, _)| seen.insert(**id));
-        for (key, last) in new.map(|(_, call)| call).chain(&found.nameless) {
+        for call in new.map(|(_, call)| call).chain(&found.nameless) {
             // A record from the future must not make the data look fresh for ever.
-            let last = (*last).min(now);
-            batch.counts.add(at, key, Tally { calls: 1, last });
+            let last = call.time.min(now);
+            batch.counts.add(at, &call.key, Tally { calls: 1, last });
+            if let Some(caller) = &call.caller {
+                batch.callers.add(at, caller, 1);
+            }
         }
         let finer = rows().filter(|(row, _)| **row != at);
         batch
@@ -181,13 +224,13 @@ impl EventHistory {
 
     async fn read(&self, window: Window) -> Result<Found, SourceError> {
         let mut found = Found::default();
-        let mut keys: HashSet<Arc<CallKey>> = HashSet::new();
+        let mut met = Met::default();
         let mut next = None;
         loop {
             let page = self.page(window, next).await?;
             found.pages += 1;
             for event in page.events() {
-                take(event, window, &mut found, &mut keys)?;
+                self.take(event, window, &mut found, &mut met)?;
             }
             next = page.next_token.filter(|token| !token.is_empty());
             if next.is_none() {
@@ -198,6 +241,36 @@ impl EventHistory {
                 return Err(SourceError::new(Reason::BadAnswer, "the pages have no end"));
             }
         }
+    }
+
+    /// Takes in one event; one that cannot be read fails its bucket.
+    fn take(
+        &self,
+        event: &Event,
+        window: Window,
+        found: &mut Found,
+        met: &mut Met,
+    ) -> Result<(), SourceError> {
+        let id = event.event_id().unwrap_or("without an id");
+        let text = event.cloud_trail_event().unwrap_or_default();
+        let read = record::read(text, Timestamp::from_secs(i64::MAX), |record| {
+            // An answer may hold more than was asked for; it is read with its own bucket.
+            if !(window.from..window.to).contains(&record.event_time) {
+                return;
+            }
+            found.events += 1;
+            let call = met.call(&record, self.settings.callers);
+            match event_id(&record) {
+                Some(id) => {
+                    found.calls.insert(id, call);
+                }
+                None => found.nameless.push(call),
+            }
+        });
+        read.map_err(|error| {
+            let message = format!("the event {id} cannot be read");
+            SourceError::because(Reason::BadAnswer, message, error)
+        })
     }
 
     async fn page(
@@ -236,43 +309,6 @@ impl EventHistory {
         )
         .await
     }
-}
-
-/// Takes in one event; one that cannot be read fails its bucket.
-fn take(
-    event: &Event,
-    window: Window,
-    found: &mut Found,
-    keys: &mut HashSet<Arc<CallKey>>,
-) -> Result<(), SourceError> {
-    let id = event.event_id().unwrap_or("without an id");
-    let text = event.cloud_trail_event().unwrap_or_default();
-    let read = record::read(text, Timestamp::from_secs(i64::MAX), |record| {
-        // An answer may hold more than was asked for; it is read with its own bucket.
-        if !(window.from..window.to).contains(&record.event_time) {
-            return;
-        }
-        found.events += 1;
-        let key = call(&record);
-        let key = match keys.get(&key) {
-            Some(known) => Arc::clone(known),
-            None => {
-                let new = Arc::new(key);
-                keys.insert(Arc::clone(&new));
-                new
-            }
-        };
-        match event_id(&record) {
-            Some(id) => {
-                found.calls.insert(id, (key, record.event_time));
-            }
-            None => found.nameless.push((key, record.event_time)),
-        }
-    });
-    read.map_err(|error| {
-        let message = format!("the event {id} cannot be read");
-        SourceError::because(Reason::BadAnswer, message, error)
-    })
 }
 
 impl Source for EventHistory {

@@ -28,6 +28,7 @@ use self::progress::{FileState, Outcome, ScanState};
 use self::read::Answers;
 use self::seen_ids::SeenIds;
 use crate::batch::Batch;
+use crate::call::AskedCallers;
 use crate::source::{Reason, Source, SourceError};
 use crate::time::Timestamp;
 use crate::window::Window;
@@ -60,6 +61,8 @@ pub struct Settings {
     pub retention: Duration,
     /// The grid of time.
     pub bucket: Duration,
+    /// Whose calls are told.
+    pub callers: AskedCallers,
 }
 
 /// The source `trail_files` over a folder.
@@ -115,8 +118,9 @@ impl Source for TrailFiles {
         if round.last && files.is_empty() && round.trouble.is_some() {
             return round.trouble.map_or(Ok(None), Err);
         }
+        let asked = self.settings.callers;
         let (files, answers) = in_background(move || {
-            let answers = read::read_all(&files, now.plus(AHEAD));
+            let answers = read::read_all(&files, now.plus(AHEAD), asked);
             (files, answers)
         })
         .await?;

@@ -22,7 +22,7 @@ pub(super) type Calls = Vec<(u32, u64)>;
 
 /// Packs calls in the order of their keys, as differences, so that each pair takes two or three bytes.
 /// Calls of the same key are added up.
-fn pack(mut calls: Calls) -> Vec<u8> {
+pub(super) fn pack(mut calls: Calls) -> Vec<u8> {
     calls.sort_unstable_by_key(|(key, _)| *key);
     calls.dedup_by(|(key, number), (kept, sum)| {
         let same = key == kept;
@@ -39,7 +39,7 @@ fn pack(mut calls: Calls) -> Vec<u8> {
 }
 
 /// Calls `add` for each pair of packed calls.
-fn unpack(packed: &[u8], mut add: impl FnMut(u32, u64)) -> Result<(), StoreError> {
+pub(super) fn unpack(packed: &[u8], mut add: impl FnMut(u32, u64)) -> Result<(), StoreError> {
     let damaged = || StoreError::Damaged("the counts of a bucket cannot be read".to_owned());
     let pairs: Calls = postcard::from_bytes(packed).map_err(|_| damaged())?;
     let mut key: u32 = 0;
@@ -95,7 +95,7 @@ pub(super) fn each(
 }
 
 /// The packed calls of a row `bucket, calls`.
-fn blob<'r>(row: &'r rusqlite::Row<'_>) -> rusqlite::Result<&'r [u8]> {
+pub(super) fn blob<'r>(row: &'r rusqlite::Row<'_>) -> rusqlite::Result<&'r [u8]> {
     Ok(row.get_ref(1)?.as_blob()?)
 }
 

@@ -8,6 +8,7 @@ use rusqlite::{Connection, Transaction, params};
 
 use super::admissions;
 use super::buckets::{self, Calls};
+use super::callers::CallerStep;
 use super::db::Db;
 use super::keys::{self, Keys};
 use super::runs::{Run, RunKey, Sightings};
@@ -58,6 +59,13 @@ impl Db {
         }
         admissions::write(&transaction, &self.admissions)?;
         step.add_totals(&changes)?;
+        let known = self.callers.entry(id).or_default();
+        let caller_step = CallerStep {
+            transaction: &transaction,
+            worker: id,
+            known,
+        };
+        let callers = caller_step.commit(&batch.callers, new_start)?;
         step.write_progress(&batch.progress)?;
         worker.write(&transaction, id)?;
         if let (Some(old), Some(new), Some(watermark)) = (old_start, new_start, worker.watermark) {
@@ -71,12 +79,14 @@ impl Db {
         for (number, key) in new_keys {
             self.keys.insert(number, key);
         }
+        known.apply(&callers);
         (self.changes)(Change {
             source: Arc::clone(&worker.source),
             worker: id,
             watermark: worker.watermark,
             keys: changes.into_values().collect(),
             runs,
+            callers: callers.into_values().collect(),
             window_moved: old_start != new_start,
         });
         let committed = Committed {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::callers::{self, Known};
 use super::keys::Keys;
 use super::runs::{self, Sightings};
 use super::{Settings, StoreError, WorkerName, WorkerState, admissions, beside, buckets, schema};
@@ -32,6 +33,8 @@ pub(super) struct Db {
     pub(super) keys: Keys,
     pub(super) admissions: Admissions,
     pub(super) workers: HashMap<i64, Worker>,
+    /// The callers of each worker.
+    pub(super) callers: HashMap<i64, Known>,
     /// Called after each commit.
     pub(super) changes: Box<dyn Fn(Change) + Send>,
 }
@@ -50,19 +53,21 @@ impl Db {
         settings: Settings,
         changes: Box<dyn Fn(Change) + Send>,
     ) -> Result<Self, StoreError> {
-        let connection = match settings.path.as_deref() {
+        let mut connection = match settings.path.as_deref() {
             Some(path) => open_file(path)?,
             None => prepared(Connection::open_in_memory()?)?,
         };
         let keys = Keys::load(&connection)?;
         let admissions = admissions::load(&connection, settings.series.clone())?;
         keep_grid(&connection, settings.bucket)?;
+        callers::follow_labels(&mut connection, settings.callers)?;
         Ok(Self {
             connection,
             settings,
             keys,
             admissions,
             workers: HashMap::new(),
+            callers: HashMap::new(),
             changes,
         })
     }
@@ -74,9 +79,15 @@ impl Db {
     ) -> Result<WorkerState, StoreError> {
         let (id, mut worker) = self.find_worker(name)?;
         self.follow_minimum_version(id, &mut worker, now)?;
+        let start = worker.window_start(&self.settings);
+        let callers = Known::load(&mut self.connection, id, start)?;
         let mut totals = self.totals_of(id, &worker)?;
         self.admit(&mut totals)?;
-        (self.changes)(totals);
+        (self.changes)(Change {
+            callers: callers.all(),
+            ..totals
+        });
+        self.callers.insert(id, callers);
         let progress = self.progress(id)?;
         let state = WorkerState {
             id,
@@ -199,7 +210,7 @@ impl Db {
         Ok(())
     }
 
-    /// Everything about a worker, as one change to empty totals.
+    /// Everything about a worker but its callers, as one change to empty totals.
     fn totals_of(&self, id: i64, worker: &Worker) -> Result<Change, StoreError> {
         let mut changes: BTreeMap<u32, KeyChange> = BTreeMap::new();
         let mut rows = self
@@ -241,6 +252,7 @@ impl Db {
             watermark: worker.watermark,
             keys: changes.into_values().collect(),
             runs: runs::load(&self.connection, id)?,
+            callers: Vec::new(),
             window_moved: true,
         })
     }
@@ -411,12 +423,16 @@ fn keep_grid(connection: &Connection, bucket: Duration) -> Result<(), StoreError
     put_setting(connection, "bucket_seconds", &seconds.to_string())
 }
 
-fn setting(connection: &Connection, name: &str) -> Result<Option<String>, StoreError> {
+pub(super) fn setting(connection: &Connection, name: &str) -> Result<Option<String>, StoreError> {
     let mut select = connection.prepare("SELECT value FROM settings WHERE name = ?1")?;
     Ok(select.query_row([name], |row| row.get(0)).optional()?)
 }
 
-fn put_setting(connection: &Connection, name: &str, value: &str) -> Result<(), StoreError> {
+pub(super) fn put_setting(
+    connection: &Connection,
+    name: &str,
+    value: &str,
+) -> Result<(), StoreError> {
     connection.execute(
         "INSERT OR REPLACE INTO settings VALUES (?1, ?2)",
         [name, value],

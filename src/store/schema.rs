@@ -6,7 +6,8 @@ use rusqlite::Connection;
 pub(super) const APPLICATION_ID: i32 = 0x4354_4c53;
 
 /// One script a version: entry `n` brings a store of version `n` to `n + 1`.
-const MIGRATIONS: [&str; 2] = ["
+const MIGRATIONS: [&str; 3] = [
+    "
 CREATE TABLE settings (
     name TEXT PRIMARY KEY,
     value TEXT NOT NULL
@@ -75,13 +76,38 @@ CREATE TABLE progress (
     value BLOB NOT NULL,
     PRIMARY KEY (worker, key)
 );
-", "
+",
+    "
 -- How far each label set of a counter is folded (series.rs), decided once and for good. `label_set` is a hash.
 CREATE TABLE admissions (
     label_set BLOB PRIMARY KEY,
     rung INTEGER NOT NULL
 ) WITHOUT ROWID;
-"];
+",
+    "
+-- Who made outdated calls in the window, by a small number that is free again when a caller goes.
+CREATE TABLE callers (
+    worker INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    aws_service TEXT NOT NULL,
+    event_name TEXT NOT NULL,
+    tls_version TEXT NOT NULL,
+    account_id TEXT NOT NULL,
+    principal TEXT NOT NULL,
+    user_agent TEXT NOT NULL,
+    source_ip TEXT NOT NULL,
+    PRIMARY KEY (worker, number)
+) WITHOUT ROWID;
+
+-- Their calls, by worker and start of the bucket, packed like `counts`.
+CREATE TABLE caller_counts (
+    worker INTEGER NOT NULL,
+    bucket INTEGER NOT NULL,
+    calls BLOB NOT NULL,
+    PRIMARY KEY (worker, bucket)
+);
+",
+];
 
 /// The version that this build reads and writes.
 pub(super) fn current() -> i32 {

@@ -37,7 +37,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::programs::{python, run_well};
-use crate::support::{Exporter, Scrape, wait_for};
+use crate::support::{ASKED_CALLERS, CALLER_LABELS, Exporter, Scrape, wait_for};
 
 pub const ACCOUNT: &str = "111122223333";
 pub const REGION: &str = "eu-west-1";
@@ -398,6 +398,7 @@ impl Subject for event_history::Settings {
             catch_up_limit: 7 * 24 * HOUR,
             page: event_history::PAGE,
             pages_per_second: 1,
+            callers: ASKED_CALLERS,
         }
     }
 
@@ -555,6 +556,10 @@ impl<S: Subject> Rig<S> {
             retention,
             quiet_period: 7 * 24 * HOUR,
             series: Default::default(),
+            callers: exposition::CallerSettings {
+                limit: 200,
+                labels: CALLER_LABELS,
+            },
         };
         let publisher = Publisher::start(exposition, metrics.clone()).unwrap();
         let changes = publisher.clone();
@@ -566,6 +571,7 @@ impl<S: Subject> Rig<S> {
             minimum_version: setup.query.minimum_version,
             quiet_period: 7 * 24 * HOUR,
             series: Default::default(),
+            callers: CALLER_LABELS,
         };
         // A program that another test starts holds the lock's file between its fork and its exec.
         let store = wait_for("the store's lock", || {

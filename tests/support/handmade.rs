@@ -22,6 +22,9 @@ pub const LONG_WINDOW: &str =
 /// A name that every escape is needed for.
 pub const ODD_NAME: &str = "Get \"Odd\"\\ Name\nin {two} lines, #1";
 
+/// A user agent that every escape is needed for.
+pub const ODD_AGENT: &str = "aws-sdk-java/1.7.4 \"Odd\"\\ agent\nin {two} lines, #1";
+
 /// Calls in [`deliver_golden`], each counted once.
 pub const GOLDEN_CALLS: f64 = 16.0;
 
@@ -77,6 +80,17 @@ impl File {
         self
     }
 
+    /// The last call is by a session of a role.
+    pub fn by(mut self, role: &str, user_agent: &str) -> Self {
+        let account = self.account;
+        let record = self.records.last_mut().unwrap();
+        record["userAgent"] = json!(user_agent);
+        record["userIdentity"]["sessionContext"] = json!({"sessionIssuer": {
+            "type": "Role", "arn": format!("arn:aws:iam::{account}:role/{role}"),
+        }});
+        self
+    }
+
     /// Adds the last record once more, as CloudTrail may.
     pub fn again(mut self) -> Self {
         self.records.extend(self.records.last().cloned());
@@ -127,6 +141,7 @@ pub fn deliver_golden(root: &Path) {
         .call("s3", "GetObject", &post_quantum)
         .call("s3", "GetObject", &legacy)
         .call("s3", "GetObject", &legacy)
+        .by("payroll-batch", ODD_AGENT)
         .again()
         .call("s3", "PutObject", &tls12)
         .call("sts", "AssumeRole", &Value::Null)

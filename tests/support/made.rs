@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use cloudtrail_tls_exporter::time::Timestamp;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use serde_json::json;
 
 /// One record that a test makes.
 #[derive(Clone, Debug)]
@@ -23,6 +24,9 @@ pub struct Made {
     /// `none` leaves `tlsDetails` out.
     pub version: &'static str,
     pub time: Timestamp,
+    pub account: &'static str,
+    /// The role and the user agent; a record without them has no `userIdentity`.
+    pub caller: Option<(String, String)>,
 }
 
 impl Made {
@@ -42,7 +46,24 @@ impl Made {
             event,
             version,
             time,
+            account: "111122223333",
+            caller: None,
         }
+    }
+
+    /// The same call, of an account, by a session of a role.
+    pub fn by(mut self, account: &'static str, role: &str, user_agent: &str) -> Self {
+        self.account = account;
+        self.caller = Some((role.to_owned(), user_agent.to_owned()));
+        self
+    }
+
+    /// What the label `principal` should be.
+    pub fn principal(&self) -> String {
+        let role = self.caller.as_ref().map(|(role, _)| role);
+        role.map_or("none".to_owned(), |role| {
+            format!("arn:aws:iam::{}:role/{role}", self.account)
+        })
     }
 
     /// One of a few dozen kinds of call.
@@ -58,9 +79,23 @@ impl Made {
             "none" => String::new(),
             version => format!(r#","tlsDetails":{{"tlsVersion":"{version}","cipherSuite":"X"}}"#),
         };
+        let caller = self.caller.as_ref().map(|(role, user_agent)| {
+            let session = format!("arn:aws:sts::{}:assumed-role/{role}/{}", self.account, self.id);
+            let identity = json!({"type": "AssumedRole", "principalId": format!("AROAX:{}", self.id), "arn": session,
+                "sessionContext": {"sessionIssuer": {"type": "Role", "arn": self.principal()}}});
+            format!(
+                r#""userIdentity":{identity},"sourceIPAddress":"198.51.100.7","userAgent":{},"#,
+                json!(user_agent)
+            )
+        });
         format!(
-            r#"{{"eventVersion":"1.11","eventTime":"{}","eventSource":"{}.amazonaws.com","eventName":"{}","awsRegion":"eu-west-1","eventID":"{}","recipientAccountId":"111122223333"{tls}}}"#,
-            self.time, self.service, self.event, self.id
+            r#"{{"eventVersion":"1.11",{}"eventTime":"{}","eventSource":"{}.amazonaws.com","eventName":"{}","awsRegion":"eu-west-1","eventID":"{}","recipientAccountId":"{}"{tls}}}"#,
+            caller.unwrap_or_default(),
+            self.time,
+            self.service,
+            self.event,
+            self.id,
+            self.account
         )
     }
 }

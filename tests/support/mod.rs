@@ -17,8 +17,23 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cloudtrail_tls_exporter::call::{AskedCallers, CallerLabels};
+use cloudtrail_tls_exporter::tls::TlsVersion;
+
 /// How long anything may take that a test waits for. Far more than it needs: a slow machine is no failure.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What the configuration asks of callers by default.
+pub const CALLER_LABELS: CallerLabels = CallerLabels {
+    principal: true,
+    user_agent: true,
+    source_ip: false,
+};
+/// Whose calls it asks for.
+pub const ASKED_CALLERS: AskedCallers = AskedCallers {
+    below: TlsVersion::Tls12,
+    labels: CALLER_LABELS,
+};
 
 /// The program under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_cloudtrail-tls-exporter");

@@ -31,6 +31,7 @@ pub(super) fn source(table: &mut Table<'_>, name: String) -> Source {
         catch_up_limit,
         page: PAGE,
         pages_per_second: u64::from(Quota::LOOKUPS),
+        callers: table.shared.callers,
     };
     Source {
         name,

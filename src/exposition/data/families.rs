@@ -17,6 +17,9 @@ pub(super) enum Label {
     PostQuantum,
     AccountId,
     AwsRegion,
+    Principal,
+    UserAgent,
+    SourceIp,
 }
 
 impl Label {
@@ -31,17 +34,27 @@ impl Label {
             Self::PostQuantum => "post_quantum",
             Self::AccountId => "account_id",
             Self::AwsRegion => "aws_region",
+            Self::Principal => "principal",
+            Self::UserAgent => "user_agent",
+            Self::SourceIp => "source_ip",
         }
     }
 
-    /// From which rung on a counter's label is `other`; `None` for the kinds of TLS, which are few.
+    /// From which rung on a counter's label is `other`; `None` for the kinds of TLS, which are few, and for what no
+    /// counter has.
     pub(super) fn folds_at(self) -> Option<Rung> {
         match self {
             Self::EventName => Some(Rung::Event),
             Self::AwsRegion => Some(Rung::Region),
             Self::AccountId => Some(Rung::Account),
             Self::AwsService => Some(Rung::Service),
-            Self::TlsVersion | Self::CipherSuite | Self::KeyExchange | Self::PostQuantum => None,
+            Self::TlsVersion
+            | Self::CipherSuite
+            | Self::KeyExchange
+            | Self::PostQuantum
+            | Self::Principal
+            | Self::UserAgent
+            | Self::SourceIp => None,
         }
     }
 }
@@ -190,7 +203,7 @@ pub(super) fn specs(settings: &Settings) -> Vec<Spec> {
     ]
 }
 
-fn outdated(settings: &Settings, entry: &Entry) -> bool {
+pub(super) fn outdated(settings: &Settings, entry: &Entry) -> bool {
     entry.texts.tls_version.outdated(settings.minimum_version)
 }
 

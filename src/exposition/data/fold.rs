@@ -17,6 +17,19 @@ pub(super) struct Row {
     pub(super) folded: usize,
 }
 
+impl Row {
+    /// A row of a family that is not folded.
+    pub(super) fn new(key: RowKey, value: i64) -> Self {
+        Self {
+            key,
+            value,
+            weight: value,
+            class: Class::Modern,
+            folded: 0,
+        }
+    }
+}
+
 /// Which rows are folded before others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
@@ -174,7 +187,7 @@ mod tests {
     fn rows() -> impl Strategy<Value = Vec<Row>> {
         let row = (1..3_u32, 1..4_u32, 1..4_u32, 0..30_u32, 1..5_u32, 0..50_i64);
         let row = row.prop_map(|(source, service, version, event, account, value)| Row {
-            key: [source, service, version, event, account, 9, 9],
+            key: [source, service, version, event, account, 9, 9, 9],
             value,
             weight: value,
             class: CLASSES[version as usize - 1],
@@ -218,7 +231,7 @@ mod tests {
     #[test]
     fn the_ladder_is_climbed_no_further_than_needed_and_the_least_go_first() {
         let row = |version: u32, event, value| Row {
-            key: [1, 1, version, event, 1, 9, 9],
+            key: [1, 1, version, event, 1, 9, 9, 9],
             value,
             weight: value,
             class: CLASSES[version as usize - 1],

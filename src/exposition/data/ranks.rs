@@ -9,7 +9,7 @@ use crate::tls::{KeyExchange, TlsVersion};
 use crate::totals::{Entry, Totals};
 
 /// The most labels a family has, `source` included.
-const WIDTH: usize = 7;
+pub(super) const WIDTH: usize = 8;
 
 /// A label set, as the ranks of its values.
 pub(super) type RowKey = [u32; WIDTH];
@@ -24,14 +24,15 @@ pub(super) struct Ranks<'t> {
 }
 
 impl<'t> Ranks<'t> {
-    pub(super) fn new(totals: &'t Totals) -> Self {
+    /// Ranks over all texts of the totals, and `more`.
+    pub(super) fn new(totals: &'t Totals, more: impl Iterator<Item = &'t str>) -> Self {
         let own = TlsVersion::ALL.iter().map(|version| version.label());
         let exchanges =
             KeyExchange::all().flat_map(|exchange| [exchange.label(), exchange.post_quantum()]);
         let sources = totals.sources().map(|(name, _)| &**name);
         let names = totals.texts().iter().map(|name| name.as_str());
         let texts = own.chain(exchanges).chain(sources).chain(names);
-        let mut texts: Vec<&'t str> = texts.chain([OTHER]).collect();
+        let mut texts: Vec<&'t str> = texts.chain(more).chain([OTHER]).collect();
         texts.sort_unstable();
         texts.dedup();
         let by_text: HashMap<&str, u32> = texts.iter().copied().zip(0..).collect();
@@ -95,6 +96,8 @@ impl<'t> Ranks<'t> {
             }
             Label::KeyExchange => exchange().map_or(0, |(_, label, _)| *label),
             Label::PostQuantum => exchange().map_or(0, |(.., post_quantum)| *post_quantum),
+            // An entry has no caller.
+            Label::Principal | Label::UserAgent | Label::SourceIp => 0,
         }
     }
 

@@ -188,6 +188,9 @@ impl<'p> Part<'p> {
                 Some((*number, *tally))
             });
             self.batch.counts.add_to(bucket, numbered);
+            for (caller, calls) in counts.callers.iter() {
+                self.batch.callers.add(bucket, caller, calls);
+            }
         }
         let first = self.next_id;
         self.next_id += counts.ids.len() as u64;

@@ -1,5 +1,6 @@
 //! Reads log files into counts: in parallel, and never more of them in memory at once than a budget.
 
+mod callers;
 mod count;
 
 use std::fs::File;
@@ -14,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub(super) use self::count::FileCounts;
 use self::count::{MetKeys, count};
 use super::find::Found;
-use crate::call::CallKey;
+use crate::call::{AskedCallers, CallKey};
 use crate::record::RecordError;
 use crate::source::Reason;
 use crate::time::Timestamp;
@@ -84,7 +85,7 @@ pub(super) struct Answers {
 }
 
 /// Reads `files` on all processors. Records after `latest` are an error of their file.
-pub(super) fn read_all(files: &[Found], latest: Timestamp) -> Answers {
+pub(super) fn read_all(files: &[Found], latest: Timestamp, asked: AskedCallers) -> Answers {
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
     let gate = Gate {
         free: Mutex::new(IN_MEMORY),
@@ -92,7 +93,7 @@ pub(super) fn read_all(files: &[Found], latest: Timestamp) -> Answers {
     };
     let queue = Mutex::new(files.iter().enumerate());
     let read_some = &|number: usize| {
-        let mut reader = Reader::new(number);
+        let mut reader = Reader::new(number, asked);
         let mut answers = Vec::new();
         loop {
             let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -160,6 +161,7 @@ impl Drop for Held<'_> {
 /// One thread's decompressor, buffers, and the keys it has met: most files have the same ones.
 struct Reader {
     number: usize,
+    asked: AskedCallers,
     inflate: libdeflater::Decompressor,
     stored: Vec<u8>,
     text: Vec<u8>,
@@ -167,9 +169,10 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(number: usize) -> Self {
+    fn new(number: usize, asked: AskedCallers) -> Self {
         Self {
             number,
+            asked,
             inflate: libdeflater::Decompressor::new(),
             stored: Vec::new(),
             text: Vec::new(),
@@ -229,7 +232,7 @@ impl Reader {
             &self.stored
         };
         let text = simdutf8::basic::from_utf8(bytes).map_err(|_| FileError::Utf8)?;
-        let mut counts = count(text, latest, file, &mut self.keys)?;
+        let mut counts = count(text, latest, self.asked, file, &mut self.keys)?;
         counts.reader = self.number;
         counts.digest = xxh3_64(&self.stored);
         Ok(counts)

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::super::find::Found;
-use crate::call::{CallKey, Tally};
+use super::callers::{FileCallers, MetCallers};
+use crate::call::{AskedCallers, CallKey, Caller, Tally};
 use crate::record::{self, Record, RecordError};
 use crate::source::records::{EventId, call, event_id};
 use crate::time::Timestamp;
@@ -22,6 +23,8 @@ pub(in super::super) struct FileCounts {
     pub(in super::super) ids: Vec<EventId>,
     /// … and which of `keys` it counts for.
     pub(in super::super) key_of: Vec<u32>,
+    /// Who made the outdated calls.
+    pub(in super::super) callers: FileCallers,
     /// The newest `eventTime`.
     pub(in super::super) newest: Option<Timestamp>,
     /// Bytes read from the disk …
@@ -31,19 +34,21 @@ pub(in super::super) struct FileCounts {
 }
 
 impl FileCounts {
-    /// Takes a record off its key's calls.
+    /// Takes a record off its key's calls, and off its caller's.
     pub(in super::super) fn take_off(&mut self, record: usize) {
         let key = self.key_of.get(record).map(|key| *key as usize);
         if let Some((_, tally)) = key.and_then(|key| self.keys.get_mut(key)) {
             tally.calls -= 1;
         }
+        self.callers.take_off(record);
     }
 }
 
-/// The keys that one reader has met, by their text.
+/// The keys that one reader has met, by their text, and the callers.
 #[derive(Default)]
 pub(super) struct MetKeys {
     met: HashMap<Vec<u8>, Met>,
+    callers: HashSet<Arc<Caller>>,
     /// The keys by their number.
     pub(super) keys: Vec<Arc<CallKey>>,
     /// The number of the file that is being read, from 1.
@@ -81,6 +86,7 @@ fn write_key(key: &mut Vec<u8>, record: &Record<'_>) {
 pub(super) fn count(
     text: &str,
     latest: Timestamp,
+    asked: AskedCallers,
     file: &Found,
     keys: &mut MetKeys,
 ) -> Result<FileCounts, RecordError> {
@@ -95,10 +101,12 @@ pub(super) fn count(
     keys.file += 1;
     let MetKeys {
         met,
+        callers: all_callers,
         keys: all,
         file: current,
         buffer,
     } = keys;
+    let mut callers = MetCallers::new(asked);
     record::read(text, latest, |record| {
         write_key(buffer, &record);
         let next = u32::try_from(counts.keys.len()).unwrap_or(u32::MAX);
@@ -118,10 +126,12 @@ pub(super) fn count(
             tally.calls += 1;
             tally.last = tally.last.max(record.event_time);
         }
+        callers.add(counts.ids.len(), known.place, &record);
         counts.newest = counts.newest.max(Some(record.event_time));
         counts.ids.push(id_in(file, &record, counts.ids.len()));
         counts.key_of.push(known.place);
     })?;
+    counts.callers = callers.finish(all_callers);
     Ok(counts)
 }
 
