@@ -4,6 +4,7 @@
 //! and how they depend on each other.
 
 mod keys;
+mod restart;
 mod sources;
 
 use std::collections::HashMap;

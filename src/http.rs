@@ -1,6 +1,7 @@
 //! The HTTP server: listeners, limits, and the end of it. What is answered stands in [`routes`].
 
 mod deadlines;
+pub mod reload;
 pub mod routes;
 
 use std::io;
@@ -117,7 +118,7 @@ fn connection(
     }
     let service = service_fn(move |request| {
         let app = Arc::clone(&app);
-        async move { Ok::<_, std::convert::Infallible>(app.answer(&request)) }
+        async move { Ok::<_, std::convert::Infallible>(app.answer(&request).await) }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())

@@ -7,11 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::keys::Keys;
 use super::runs::{self, Sightings};
-use super::{Settings, StoreError, WorkerName, WorkerState, beside, buckets, schema};
+use super::{Settings, StoreError, WorkerName, beside, buckets, schema};
 use crate::batch::{Batch, ProgressChange};
 use crate::call::Tally;
 use crate::time::Timestamp;
@@ -62,29 +62,21 @@ impl Db {
         })
     }
 
-    pub(super) fn worker(
-        &mut self,
-        name: &WorkerName,
-        now: Timestamp,
-    ) -> Result<WorkerState, StoreError> {
-        let (id, mut worker) = self.find_worker(name)?;
-        self.follow_minimum_version(id, &mut worker, now)?;
-        (self.changes)(self.totals_of(id, &worker)?);
-        let progress = self.progress(id)?;
-        let state = WorkerState {
-            id,
-            watermark: worker.watermark,
-            history_start: worker.history_start,
-            newest_record: worker.newest_record,
-            progress,
-        };
-        self.workers.insert(id, worker);
-        Ok(state)
-    }
-
-    fn find_worker(&self, name: &WorkerName) -> Result<(i64, Worker), StoreError> {
+    /// The stored worker of this name, or a new one.
+    pub(super) fn find_worker(&self, name: &WorkerName) -> Result<(i64, Worker), StoreError> {
+        // Another type's workers may have other accounts and Regions.
+        let mut select = self
+            .connection
+            .prepare("SELECT source_type FROM workers WHERE source = ?1 AND source_type <> ?2")?;
+        let other = select.query_row([&name.source, name.source_type], |row| row.get(0));
+        if let Some(stored) = other.optional()? {
+            return Err(StoreError::TypeChanged {
+                source_name: name.source.clone(),
+                stored,
+            });
+        }
         let mut select = self.connection.prepare(
-            "SELECT id, source_type, watermark, history_start, newest_record FROM workers
+            "SELECT id, watermark, history_start, newest_record FROM workers
              WHERE source = ?1 AND account = ?2 AND region = ?3",
         )?;
         let found = select.query_row(params![name.source, name.account, name.region], |row| {
@@ -94,23 +86,14 @@ impl Db {
             };
             let worker = Worker {
                 source: name.source.as_str().into(),
-                watermark: time(2)?,
-                history_start: time(3)?,
-                newest_record: time(4)?,
+                watermark: time(1)?,
+                history_start: time(2)?,
+                newest_record: time(3)?,
             };
-            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, worker))
+            Ok((row.get::<_, i64>(0)?, worker))
         });
-        if let Some((id, stored, worker)) = found.optional()? {
-            let source_name = name.source.clone();
-            let same = stored == name.source_type;
-            return if same {
-                Ok((id, worker))
-            } else {
-                Err(StoreError::TypeChanged {
-                    source_name,
-                    stored,
-                })
-            };
+        if let Some(found) = found.optional()? {
+            return Ok(found);
         }
         self.connection.execute(
             "INSERT INTO workers (source, source_type, account, region) VALUES (?1, ?2, ?3, ?4)",
@@ -128,43 +111,70 @@ impl Db {
 
     /// Tells the worker's runs anew from its counts, as far back as they go, if they were told for
     /// another `tls.minimum_version`; its history starts at the change.
-    fn follow_minimum_version(
-        &mut self,
-        id: i64,
-        worker: &mut Worker,
+    pub(super) fn follow_minimum_version(
+        &self,
+        transaction: &Transaction<'_>,
+        settings: &Settings,
+        (id, worker): (i64, &mut Worker),
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let name = format!("minimum_version of worker {id}");
-        let minimum = self.settings.minimum_version;
-        let before = setting(&self.connection, &name)?;
+        let minimum = settings.minimum_version;
+        let before = setting(transaction, &name)?;
         if before.as_deref() == Some(minimum.label()) {
             return Ok(());
         }
-        let transaction = self.connection.transaction()?;
-        put_setting(&transaction, &name, minimum.label())?;
+        put_setting(transaction, &name, minimum.label())?;
         if before.is_some() {
             let mut sightings = Sightings::default();
             let (from, to) = (
                 Timestamp::from_secs(i64::MIN),
                 Timestamp::from_secs(i64::MAX),
             );
-            buckets::each(&transaction, id, from, to, |bucket, key, _| {
+            buckets::each(transaction, id, from, to, |bucket, key, _| {
                 let key = self.keys.key(key);
                 if let Some(key) = key.filter(|key| key.tls_version.outdated(minimum)) {
                     sightings.add(key, bucket);
                 }
             })?;
             transaction.execute("DELETE FROM runs WHERE worker = ?1", [id])?;
-            sightings.write(&transaction, id, self.settings.quiet_period, now)?;
+            sightings.write(transaction, id, settings.quiet_period, now)?;
             worker.history_start = worker.history_start.map(|_| now);
-            worker.write(&transaction, id)?;
+            worker.write(transaction, id)?;
         }
-        transaction.commit()?;
         Ok(())
     }
 
     /// Everything about a worker, as one change to empty totals.
-    fn totals_of(&self, id: i64, worker: &Worker) -> Result<Change, StoreError> {
+    pub(super) fn totals_of(
+        &self,
+        id: i64,
+        worker: &Worker,
+        settings: &Settings,
+    ) -> Result<Change, StoreError> {
+        let mut changes = self.counters(id)?;
+        if let Some(start) = worker.window_start(settings) {
+            for (key, calls) in
+                buckets::sum(&self.connection, id, start, Timestamp::from_secs(i64::MAX))?
+            {
+                let change = changes.get_mut(&key).ok_or_else(|| {
+                    StoreError::Damaged(format!("key {key} has calls and no counter"))
+                })?;
+                change.window = i64::try_from(calls).unwrap_or(i64::MAX);
+            }
+        }
+        Ok(Change {
+            source: Arc::clone(&worker.source),
+            worker: id,
+            watermark: worker.watermark,
+            keys: changes.into_values().collect(),
+            runs: runs::load(&self.connection, id)?,
+            window_moved: true,
+        })
+    }
+
+    /// The counters of a worker, by the numbers of their keys.
+    pub(super) fn counters(&self, id: i64) -> Result<BTreeMap<u32, KeyChange>, StoreError> {
         let mut changes: BTreeMap<u32, KeyChange> = BTreeMap::new();
         let mut rows = self
             .connection
@@ -189,27 +199,10 @@ impl Db {
             change.add(Timestamp::from_secs(row.get(3)?), tally);
             changes.insert(number, change);
         }
-        if let Some(start) = worker.window_start(&self.settings) {
-            for (key, calls) in
-                buckets::sum(&self.connection, id, start, Timestamp::from_secs(i64::MAX))?
-            {
-                let change = changes.get_mut(&key).ok_or_else(|| {
-                    StoreError::Damaged(format!("key {key} has calls and no counter"))
-                })?;
-                change.window = i64::try_from(calls).unwrap_or(i64::MAX);
-            }
-        }
-        Ok(Change {
-            source: Arc::clone(&worker.source),
-            worker: id,
-            watermark: worker.watermark,
-            keys: changes.into_values().collect(),
-            runs: runs::load(&self.connection, id)?,
-            window_moved: true,
-        })
+        Ok(changes)
     }
 
-    fn progress(&self, id: i64) -> Result<Vec<ProgressChange>, StoreError> {
+    pub(super) fn progress(&self, id: i64) -> Result<Vec<ProgressChange>, StoreError> {
         let mut rows = self
             .connection
             .prepare("SELECT key, value FROM progress WHERE worker = ?1 ORDER BY key")?;
@@ -350,7 +343,7 @@ fn check_version(connection: &Connection) -> Result<i32, StoreError> {
 }
 
 /// Remembers the grid; a coarser one may follow, a finer one may not.
-fn keep_grid(connection: &Connection, bucket: Duration) -> Result<(), StoreError> {
+pub(super) fn keep_grid(connection: &Connection, bucket: Duration) -> Result<(), StoreError> {
     let seconds = bucket.as_secs();
     if let Some(stored) = setting(connection, "bucket_seconds")? {
         let damaged = || StoreError::Damaged(format!("the grid is {stored:?}"));
