@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use rusqlite::Transaction;
+use rusqlite::{Connection, Transaction};
 
 use super::db::{Db, Worker, keep_grid};
 use super::{Settings, StoreError, WorkerName, WorkerState};
@@ -44,6 +44,7 @@ impl Db {
         let transaction = self.connection.unchecked_transaction()?;
         keep_grid(&transaction, settings.bucket)?;
         let loaded = self.load_all(&transaction, &settings, names, now)?;
+        drop_old(&transaction, names, now.minus(settings.retention))?;
         transaction.commit()?;
         self.settings = settings;
         self.workers = loaded.workers;
@@ -147,4 +148,31 @@ impl Db {
         });
         counters.collect()
     }
+}
+
+/// Drops all rows of the sources that are counted for no more and have counted nothing since `oldest`.
+fn drop_old(
+    connection: &Connection,
+    names: &[WorkerName],
+    oldest: Timestamp,
+) -> Result<(), StoreError> {
+    let mut select = connection
+        .prepare("SELECT source FROM workers GROUP BY source HAVING max(watermark) < ?1")?;
+    let idle = select.query_map([oldest.secs()], |row| row.get(0))?;
+    let idle: Vec<String> = idle.collect::<Result<_, _>>()?;
+    for source in idle {
+        if names.iter().any(|name| name.source == source) {
+            continue;
+        }
+        for table in ["counts", "totals", "runs", "progress"] {
+            let of_source = "worker IN (SELECT id FROM workers WHERE source = ?1)";
+            connection.execute(&format!("DELETE FROM {table} WHERE {of_source}"), [&source])?;
+        }
+        // A later worker may get the number of one of these.
+        let noted =
+            "name IN (SELECT 'minimum_version of worker ' || id FROM workers WHERE source = ?1)";
+        connection.execute(&format!("DELETE FROM settings WHERE {noted}"), [&source])?;
+        connection.execute("DELETE FROM workers WHERE source = ?1", [&source])?;
+    }
+    Ok(())
 }
