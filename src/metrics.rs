@@ -337,27 +337,6 @@ impl Metrics {
         }
     }
 
-    /// A source is configured no more: its series go.
-    pub fn source_removed(&self, source: &str) {
-        self.remove(&[("source", source)]);
-    }
-
-    /// A worker is gone, and its series with it.
-    pub fn worker_removed(&self, worker: &WorkerName) {
-        let [source, account, region] = labels(worker);
-        self.remove(&[
-            ("source", source),
-            ("worker_account", account),
-            ("worker_region", region),
-        ]);
-    }
-
-    fn remove(&self, labels: &[(&str, &str)]) {
-        for metric in self.labelled.iter() {
-            metric.remove_all(labels);
-        }
-    }
-
     /// A configuration was loaded and is in force.
     pub fn config_loaded(&self, now: Timestamp) {
         self.reload_successful.set(1);

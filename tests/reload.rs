@@ -84,8 +84,22 @@ fn wait_for_calls(exporter: &Exporter, source: &str, number: f64) -> Scrape {
     })
 }
 
+/// Asks for a reload, and waits for its lines in the log, which arrive a little later than the answer.
 fn post(exporter: &Exporter) -> Answer {
-    request(exporter.address, "POST", "/-/reload", &[])
+    let before = outcomes(exporter);
+    let answer = request(exporter.address, "POST", "/-/reload", &[]);
+    wait_for_outcome(exporter, before);
+    answer
+}
+
+fn outcomes(exporter: &Exporter) -> usize {
+    told(exporter, "message=reloaded") + told(exporter, "not reloaded")
+}
+
+fn wait_for_outcome(exporter: &Exporter, before: usize) {
+    wait_for("the outcome in the log", || {
+        (outcomes(exporter) > before).then_some(())
+    });
 }
 
 /// Reloads by `POST`, which must be answered well.
@@ -105,12 +119,17 @@ fn told(exporter: &Exporter, text: &str) -> usize {
     log.iter().filter(|line| line.contains(text)).count()
 }
 
+/// Waits until the log holds a text so often.
+fn wait_for_told(exporter: &Exporter, text: &str, times: usize) {
+    wait_for(text, || (told(exporter, text) >= times).then_some(()));
+    assert_eq!(told(exporter, text), times, "{text}");
+}
+
 /// Reloads by SIGHUP and waits for the outcome.
 fn hangup(exporter: &Exporter) {
-    let outcomes = || told(exporter, "message=reloaded") + told(exporter, "not reloaded");
-    let before = outcomes();
+    let before = outcomes(exporter);
     exporter.signal("HUP");
-    wait_for("the reload", || (outcomes() > before).then_some(()));
+    wait_for_outcome(exporter, before);
 }
 
 fn own(scrape: &Scrape, name: &str, source: &str) -> Option<f64> {
@@ -140,10 +159,7 @@ fn both_ways_start_what_is_new_and_leave_alone_what_is_not() {
         "nothing is read anew"
     );
     assert!(second.value(LOADED, &[]).unwrap() >= started);
-    assert_eq!(
-        told(&exporter, "message=workers kept=1 stopped=0 started=1"),
-        1
-    );
+    wait_for_told(&exporter, "message=workers kept=1 stopped=0 started=1", 1);
     assert_eq!(
         own(&exporter.scrape(), "source_up", "a"),
         Some(1.0),
@@ -154,10 +170,7 @@ fn both_ways_start_what_is_new_and_leave_alone_what_is_not() {
     home.deliver("c", &calls(5, "TLSv1.2"));
     hangup(&exporter);
     wait_for_calls(&exporter, "c", 5.0);
-    assert_eq!(
-        told(&exporter, "message=workers kept=1 stopped=1 started=1"),
-        1
-    );
+    wait_for_told(&exporter, "message=workers kept=1 stopped=1 started=1", 1);
 
     for method in ["GET", "HEAD", "DELETE"] {
         let refused = request(exporter.address, method, "/-/reload", &[]);
@@ -166,10 +179,7 @@ fn both_ways_start_what_is_new_and_leave_alone_what_is_not() {
     }
     let answer = request(exporter.address, "PUT", "/-/reload", &[]);
     assert_eq!(answer.status, 200);
-    assert_eq!(
-        told(&exporter, "message=workers kept=2 stopped=0 started=0"),
-        1
-    );
+    wait_for_told(&exporter, "message=workers kept=2 stopped=0 started=0", 1);
     let requests = [("path", "/-/reload"), ("code", "200")];
     let answered = exporter.scrape();
     let answered = answered.value("cloudtrail_tls_exporter_http_requests_total", &requests);
@@ -342,6 +352,13 @@ fn settings_of_all_are_followed_and_the_counters_stay() {
     );
     assert!(history(&raised) >= changed, "history begins at the change");
     assert_eq!(raised.calls(), before.calls());
+    // What is committed from now on is told by it as well.
+    let other = Made::new("kms", "Decrypt", "TLSv1.2", Timestamp::now());
+    home.deliver("a", &[other]);
+    let later = wait_for_calls(&exporter, "a", 7.0);
+    assert_eq!(later.sum(outdated, &[("aws_service", "kms")]), 1.0);
+    let since = "cloudtrail_tls_outdated_since_timestamp_seconds";
+    assert_eq!(later.of(since, &[("aws_service", "kms")]).count(), 1);
 
     home.write(&format!(
         "series.labels = [\"aws_region\"]\nwindow.length = \"48h\"\nregression.quiet_period = \"1d\"\nstate.retention = \"30d\"\n{source}"
@@ -361,9 +378,9 @@ fn settings_of_all_are_followed_and_the_counters_stay() {
         scrape.value("cloudtrail_tls_window_seconds", &[]),
         Some(48.0 * 3600.0)
     );
-    assert_eq!(scrape.calls(), before.calls());
+    assert_eq!(scrape.calls(), later.calls());
     home.deliver("a", &calls(1, "TLSv1.3"));
-    wait_for_calls(&exporter, "a", 7.0);
+    wait_for_calls(&exporter, "a", 8.0);
 }
 
 #[test]
@@ -378,6 +395,7 @@ fn the_log_level_is_followed_and_what_needs_a_restart_is_refused_by_name() {
     let mut bare = Command::new("sh");
     bare.args(["-c", "exec \"$1\" \"$2\" \"$3\"", "sh"]);
     let exporter = Exporter::start_by(bare, &config).unwrap();
+    wait_for_told(&exporter, "message=workers", 1);
     assert_eq!(told(&exporter, "level=debug"), 0);
     home.write(&all("debug", "127.0.0.1:0", ""));
     reload(&exporter);
@@ -414,7 +432,10 @@ fn the_log_level_is_followed_and_what_needs_a_restart_is_refused_by_name() {
     assert!(!other.exists());
 
     home.write(&all("error", "127.0.0.1:0", ""));
-    reload(&exporter);
+    let answer = request(exporter.address, "POST", "/-/reload", &[]);
+    assert_eq!(answer.status, 200);
+    // The last line before the level was changed.
+    wait_for_told(&exporter, "message=workers", 3);
     let lines = exporter.log().len();
     exporter.wait_for_scans(3);
     assert_eq!(exporter.log()[lines..], [] as [String; 0]);
@@ -440,7 +461,8 @@ fn flags_win_over_a_reloaded_file() {
 fn a_demo_has_nothing_to_reload_and_ends_with_its_terminal() {
     let exporter = Exporter::start_with(&["demo"]);
     exporter.wait_for_ready();
-    assert_eq!(post(&exporter).status, 404);
+    let answer = request(exporter.address, "POST", "/-/reload", &[]);
+    assert_eq!(answer.status, 404);
     assert_eq!(exporter.get("/-/reload", &[]).status, 404);
     let (status, _, log) = exporter.end_with("HUP");
     assert_eq!(status.code(), Some(0), "{log:#?}");
@@ -582,10 +604,7 @@ fn regions_come_and_go_one_by_one_and_no_counter_goes_down() {
     assert_eq!(of(&one, eu), of(&both, eu));
     assert_eq!(counted(&one, "logs"), 9.0, "a counter never goes down");
     assert_eq!(window(&one), 6.0, "the gauges have what is asked for");
-    assert_eq!(
-        told(&exporter, "message=workers kept=1 stopped=1 started=0"),
-        1
-    );
+    wait_for_told(&exporter, "message=workers kept=1 stopped=1 started=0", 1);
 
     home.write(&in_regions(&[us, eu]));
     reload(&exporter);
@@ -647,6 +666,7 @@ fn a_storm_of_reloads_loses_no_scrape_and_counts_each_call_once() {
             scrapes
         });
         let mut random = fastrand::Rng::with_seed(7);
+        let mut reloads = 0;
         for round in 0..20 {
             for (source, truth) in [("a", &mut truth_a), ("b", &mut truth_b)] {
                 let now = Timestamp::now();
@@ -664,6 +684,8 @@ fn a_storm_of_reloads_loses_no_scrape_and_counts_each_call_once() {
                 }),
                 _ => reload(&exporter),
             }
+            reloads += if round % 4 == 1 { 2 } else { 1 };
+            wait_for_told(&exporter, "message=reloaded", reloads);
             thread::sleep(Duration::from_millis(random.u64(..700)));
         }
         for (source, truth) in [("a", &truth_a), ("b", &truth_b)] {
@@ -686,8 +708,8 @@ fn a_storm_of_reloads_loses_no_scrape_and_counts_each_call_once() {
         );
         assert_eq!(of_source.calls(), made::truth(truth));
     }
-    let stopped = told(&exporter, "message=workers kept=1 stopped=1 started=1");
-    assert_eq!(stopped, 20, "only what changed was started anew");
+    // Only what changed was started anew.
+    wait_for_told(&exporter, "message=workers kept=1 stopped=1 started=1", 20);
     assert_eq!(
         scrape.sum("cloudtrail_tls_exporter_batch_failures_total", &[]),
         0.0

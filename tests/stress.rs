@@ -653,8 +653,9 @@ fn a_reload_on_a_full_disk_is_undone_and_succeeds_once_there_is_room() {
     );
     assert_eq!(scrape.calls(), rig.truth());
     let started = |line: &&String| line.contains("message=workers kept=0 stopped=0 started=1");
-    let started = exporter.log().iter().filter(started).count();
-    assert_eq!(started, 2, "it was stopped and started again");
+    wait_for("the start, and the start after the stop", || {
+        (exporter.log().iter().filter(started).count() == 2).then_some(())
+    });
 
     disk.make_room();
     rig.deliver(200);

@@ -6,6 +6,9 @@ use std::fmt::Debug;
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::proto::Metric;
 
+use super::{Metrics, labels};
+use crate::store::WorkerName;
+
 /// A metric with labels, whatever its type.
 pub(super) trait Labelled: Debug + Send + Sync {
     /// Removes every series that has all of these labels.
@@ -22,6 +25,29 @@ impl<T: MetricVecBuilder> Labelled for MetricVec<T> {
                     self.remove(&of_metric).ok();
                 }
             }
+        }
+    }
+}
+
+impl Metrics {
+    /// A source is configured no more: its series go.
+    pub fn source_removed(&self, source: &str) {
+        self.remove(&[("source", source)]);
+    }
+
+    /// A worker is gone, and its series with it.
+    pub fn worker_removed(&self, worker: &WorkerName) {
+        let [source, account, region] = labels(worker);
+        self.remove(&[
+            ("source", source),
+            ("worker_account", account),
+            ("worker_region", region),
+        ]);
+    }
+
+    fn remove(&self, labels: &[(&str, &str)]) {
+        for metric in self.labelled.iter() {
+            metric.remove_all(labels);
         }
     }
 }

@@ -13,7 +13,8 @@ use super::recruit::{Parts, Recruit};
 use crate::config::{self, Config, Problems};
 use crate::exposition::Publisher;
 use crate::shutdown::{self, Stop};
-use crate::store::WorkerName;
+use crate::source::BadProgress;
+use crate::store::{StoreError, WorkerName, WorkerState};
 use crate::time::Timestamp;
 use crate::worker::chain;
 
@@ -140,43 +141,71 @@ impl Supervisor {
         config: Config,
         recruits: Vec<Recruit>,
     ) -> Result<(), Box<dyn Error>> {
-        let wanted = by_place(&config);
-        let crew = std::mem::take(&mut self.crew).into_iter();
-        let (kept, gone): (Vec<_>, Vec<_>) =
-            crew.partition(|running| wanted.contains(&running.source));
-        self.crew = kept;
-        let names_gone: Vec<WorkerName> = gone.iter().map(|gone| gone.name.clone()).collect();
-        self.stop(gone).await;
-
+        let gone = self.dismiss(&config).await;
         let kept = self.crew.iter().map(|running| &running.name);
         let new = recruits.iter().map(|recruit| &recruit.name);
         let names: Vec<WorkerName> = kept.chain(new).cloned().collect();
-        let (publisher, shown) = (self.publisher.clone(), config.exposition.clone());
-        let publish = move |totals| publisher.show_anew(shown, totals);
-        let (store, settings) = (&self.parts.store, config.store.clone());
-        let taken = store.take_over(settings, names.clone(), Timestamp::now(), publish);
-        let states = taken.await?;
-
+        let states = self.take_over(&config, names.clone()).await?;
+        let (kept, new) = states.split_at(self.crew.len());
+        let started = recruits.len();
+        self.hire(recruits, kept, new)?;
         let metrics = &self.parts.reports.metrics;
         for source in &config.sources {
             metrics.source_configured(&source.name, source.interval, source.terms);
         }
-        let (kept_states, new_states) = states.split_at(self.crew.len());
-        for (running, state) in self.crew.iter().zip(kept_states) {
-            metrics.history_began(&running.name, state.history_start);
-        }
+        self.forget(&gone, &names, &config);
+        self.config = config;
+        let (kept, stopped) = (kept.len(), gone.len());
+        info!(kept, stopped, started, "workers");
+        // Rendering takes a moment, and this thread has others to serve.
+        let publisher = self.publisher.clone();
+        tokio::task::spawn_blocking(move || publisher.settle()).await?;
+        Ok(())
+    }
+
+    /// Stops the workers that do not run as `config` says; their names.
+    async fn dismiss(&mut self, config: &Config) -> Vec<WorkerName> {
+        let wanted = by_place(config);
+        let crew = std::mem::take(&mut self.crew).into_iter();
+        let (kept, gone) = crew.partition(|running| wanted.contains(&running.source));
+        self.crew = kept;
+        let gone: Vec<Running> = gone;
+        let names = gone.iter().map(|running| running.name.clone()).collect();
+        self.stop(gone).await;
+        names
+    }
+
+    /// The store and the scrape go over to `config`; what is stored of the workers of these names.
+    async fn take_over(
+        &self,
+        config: &Config,
+        names: Vec<WorkerName>,
+    ) -> Result<Vec<WorkerState>, StoreError> {
+        let (publisher, shown) = (self.publisher.clone(), config.exposition.clone());
+        let publish = move |totals| publisher.show_anew(shown, totals);
+        let store = &self.parts.store;
+        store
+            .take_over(config.store.clone(), names, Timestamp::now(), publish)
+            .await
+    }
+
+    /// Starts workers from what is stored of them, all or none; those that run are told what the store changed.
+    fn hire(
+        &mut self,
+        recruits: Vec<Recruit>,
+        kept: &[WorkerState],
+        new: &[WorkerState],
+    ) -> Result<(), BadProgress> {
         let mut lives = Vec::new();
-        for (recruit, state) in recruits.into_iter().zip(new_states) {
+        for (recruit, state) in recruits.into_iter().zip(new) {
             let (stop, stopped) = shutdown::channel();
             let (source, name) = (recruit.source.clone(), recruit.name.clone());
             lives.push((source, name, stop, recruit.live(state, stopped)?));
         }
-        info!(
-            kept = self.crew.len(),
-            stopped = names_gone.len(),
-            started = lives.len(),
-            "workers"
-        );
+        let metrics = &self.parts.reports.metrics;
+        for (running, state) in self.crew.iter().zip(kept) {
+            metrics.history_began(&running.name, state.history_start);
+        }
         for (source, name, stop, life) in lives {
             let task = self.tasks.spawn(life);
             self.crew.push(Running {
@@ -186,11 +215,6 @@ impl Supervisor {
                 _stop: stop,
             });
         }
-        self.forget(&names_gone, &names, &config);
-        self.config = config;
-        // Rendering takes a moment, and this thread has others to serve.
-        let publisher = self.publisher.clone();
-        tokio::task::spawn_blocking(move || publisher.settle()).await?;
         Ok(())
     }
 
