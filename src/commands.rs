@@ -11,7 +11,7 @@ use std::io::{self, Write};
 
 use crate::cli::{Arguments, Command, Web};
 use crate::config::Config;
-use crate::{logging, metrics};
+use crate::metrics;
 
 /// Why a command ended without success.
 #[derive(Debug)]
@@ -51,12 +51,12 @@ fn version(out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "  platform: {}/{}", env::consts::OS, env::consts::ARCH)
 }
 
-/// Lays the flags over the configuration and starts the log.
-fn with_flags(config: &mut Config, flags: &Web) -> Result<(), Failure> {
+/// Lays the flags over the configuration.
+fn with_flags(mut config: Config, flags: &Web) -> Config {
     if !flags.listen_addresses.is_empty() {
         config.listen_addresses.clone_from(&flags.listen_addresses);
     }
     config.log.level = flags.log_level.unwrap_or(config.log.level);
     config.log.format = flags.log_format.unwrap_or(config.log.format);
-    Ok(logging::start(config.log)?)
+    config
 }

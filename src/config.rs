@@ -5,6 +5,7 @@
 
 mod callers;
 mod keys;
+mod restart;
 mod sources;
 
 use std::collections::HashMap;

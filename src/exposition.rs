@@ -63,6 +63,8 @@ impl Block {
 
 enum Message {
     Change(Change),
+    /// Instead of all before.
+    Anew(Settings, Vec<Change>),
     /// Answered when all that was sent before is rendered.
     Settled(Sender<()>),
 }
@@ -82,7 +84,7 @@ impl Publisher {
         let shared = Arc::clone(&newest);
         let publish =
             move |block| *shared.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(block);
-        let run = move || render_changes(&queue, &settings, &metrics, publish);
+        let run = move || render_changes(&queue, settings, &metrics, publish);
         thread::Builder::new()
             .name("exposition".into())
             .spawn(run)?;
@@ -93,6 +95,11 @@ impl Publisher {
     pub fn change(&self, change: Change) {
         // The thread ends only after every sender is gone.
         self.messages.send(Message::Change(change)).ok();
+    }
+
+    /// Shows `totals` instead of all before, by these settings. Until they are rendered, scrapes get the block before.
+    pub fn show_anew(&self, settings: Settings, totals: Vec<Change>) {
+        self.messages.send(Message::Anew(settings, totals)).ok();
     }
 
     /// Waits until all that was changed before is rendered.
@@ -110,7 +117,7 @@ impl Publisher {
 
 fn render_changes(
     queue: &Receiver<Message>,
-    settings: &Settings,
+    mut settings: Settings,
     metrics: &Metrics,
     publish: impl Fn(Block),
 ) {
@@ -128,6 +135,12 @@ fn render_changes(
                     changed |= change.is_visible();
                     totals.apply(change);
                 }
+                Message::Anew(new, all) => {
+                    changed = true;
+                    settings = new;
+                    totals = Totals::default();
+                    all.into_iter().for_each(|change| totals.apply(change));
+                }
                 Message::Settled(answer) => waiting.push(answer),
             }
             let left = pause_ends.saturating_duration_since(Instant::now());
@@ -140,7 +153,7 @@ fn render_changes(
         }
         if changed {
             let started = Instant::now();
-            let (block, numbers) = data::render(&totals, settings);
+            let (block, numbers) = data::render(&totals, &settings);
             publish(block);
             for number in numbers {
                 metrics.rendered(number.family, number.series, number.folded, number.limit);

@@ -1,6 +1,7 @@
 //! The HTTP server: listeners, limits, and the end of it. What is answered stands in [`routes`].
 
 mod deadlines;
+pub mod reload;
 pub mod routes;
 
 use std::io;
@@ -17,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use self::deadlines::Deadlines;
+use self::deadlines::{Answering, Deadlines};
 use self::routes::App;
 use crate::shutdown::Shutdown;
 
@@ -115,9 +116,11 @@ fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         debug!(error = &error as &dyn std::error::Error, "no TCP_NODELAY");
     }
+    let answering = Answering::default();
+    let deadlines = Deadlines::new(stream, answering.clone());
     let service = service_fn(move |request| {
-        let app = Arc::clone(&app);
-        async move { Ok::<_, std::convert::Infallible>(app.answer(&request)) }
+        let (app, answering) = (Arc::clone(&app), answering.clone());
+        async move { Ok::<_, std::convert::Infallible>(answering.wait(app.answer(&request)).await) }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
@@ -125,5 +128,5 @@ fn connection(
         .header_read_timeout(None)
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
-        .serve_connection(Deadlines::new(stream), service)
+        .serve_connection(deadlines, service)
 }

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::Registry;
+use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 /// How a line looks.
@@ -62,9 +64,32 @@ pub struct Settings {
     pub format: Format,
 }
 
+impl Format {
+    /// As it stands in the configuration.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Logfmt => "logfmt",
+            Self::Json => "json",
+        }
+    }
+}
+
+/// The log that is being written.
+#[derive(Clone, Debug)]
+pub struct Log(Handle<LevelFilter, Registry>);
+
+impl Log {
+    /// From now on writes events of this level and above.
+    pub fn set_level(&self, level: Level) {
+        // It fails only when the log itself is gone.
+        self.0.reload(level.0).ok();
+    }
+}
+
 /// Starts the log; once per process.
-pub fn start(settings: Settings) -> Result<(), TryInitError> {
-    let registry = tracing_subscriber::registry().with(settings.level.0);
+pub fn start(settings: Settings) -> Result<Log, TryInitError> {
+    let (level, handle) = reload::Layer::new(settings.level.0);
+    let registry = tracing_subscriber::registry().with(level);
     match settings.format {
         Format::Logfmt => {
             let lines = tracing_logfmt::builder()
@@ -73,14 +98,15 @@ pub fn start(settings: Settings) -> Result<(), TryInitError> {
                 .with_span_path(false);
             registry
                 .with(lines.layer().with_writer(io::stderr))
-                .try_init()
+                .try_init()?;
         }
         Format::Json => {
             let lines = tracing_subscriber::fmt::layer()
                 .json()
                 .flatten_event(true)
                 .with_target(false);
-            registry.with(lines.with_writer(io::stderr)).try_init()
+            registry.with(lines.with_writer(io::stderr)).try_init()?;
         }
     }
+    Ok(Log(handle))
 }

@@ -1,9 +1,13 @@
 //! Every metric about the exporter itself. Call sites say what happened; names, labels and buckets stand
 //! here and nowhere else.
 
+mod removal;
+
+use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::core::Collector;
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::MetricFamily;
 use prometheus::{
@@ -11,6 +15,7 @@ use prometheus::{
     Result as MetricResult,
 };
 
+use self::removal::Labelled;
 use crate::batch::Batch;
 use crate::source::{Reason, Requests, Terms};
 use crate::store::{Committed, WorkerName, WorkerState};
@@ -22,6 +27,8 @@ const WORKER: [&str; 3] = ["source", "worker_account", "worker_region"];
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// Every metric that has labels.
+    labelled: Arc<[Box<dyn Labelled>]>,
     source_up: IntGaugeVec,
     watermark: IntGaugeVec,
     history_start: IntGaugeVec,
@@ -51,17 +58,31 @@ pub struct Metrics {
     state_last_write: IntGauge,
     state_bytes: IntGauge,
     state_ephemeral: IntGauge,
+    reload_successful: IntGauge,
+    reload_success: IntGauge,
     requests: IntCounterVec,
     request_duration: HistogramVec,
 }
 
 /// Makes and registers metrics under the exporter's prefix.
-struct Register<'r>(&'r Registry);
+struct Register<'r> {
+    registry: &'r Registry,
+    labelled: RefCell<Vec<Box<dyn Labelled>>>,
+}
 
 impl Register<'_> {
     fn add<C: Collector + Clone + 'static>(&self, metric: MetricResult<C>) -> MetricResult<C> {
         let metric = metric?;
-        self.0.register(Box::new(metric.clone()))?;
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn add_labelled<T: MetricVecBuilder + 'static>(
+        &self,
+        metric: MetricResult<MetricVec<T>>,
+    ) -> MetricResult<MetricVec<T>> {
+        let metric = self.add(metric)?;
+        self.labelled.borrow_mut().push(Box::new(metric.clone()));
         Ok(metric)
     }
 
@@ -70,7 +91,7 @@ impl Register<'_> {
     }
 
     fn gauges(&self, name: &str, labels: &[&str], help: &str) -> MetricResult<IntGaugeVec> {
-        self.add(IntGaugeVec::new(Self::opts(name, help), labels))
+        self.add_labelled(IntGaugeVec::new(Self::opts(name, help), labels))
     }
 
     fn gauge(&self, name: &str, help: &str) -> MetricResult<IntGauge> {
@@ -78,11 +99,11 @@ impl Register<'_> {
     }
 
     fn counters(&self, name: &str, labels: &[&str], help: &str) -> MetricResult<IntCounterVec> {
-        self.add(IntCounterVec::new(Self::opts(name, help), labels))
+        self.add_labelled(IntCounterVec::new(Self::opts(name, help), labels))
     }
 
     fn amounts(&self, name: &str, labels: &[&str], help: &str) -> MetricResult<CounterVec> {
-        self.add(CounterVec::new(Self::opts(name, help), labels))
+        self.add_labelled(CounterVec::new(Self::opts(name, help), labels))
     }
 
     fn histograms(
@@ -96,7 +117,7 @@ impl Register<'_> {
             common_opts: Self::opts(name, help),
             buckets: buckets.to_vec(),
         };
-        self.add(HistogramVec::new(opts, labels))
+        self.add_labelled(HistogramVec::new(opts, labels))
     }
 }
 
@@ -104,7 +125,10 @@ impl Metrics {
     /// Registers all metrics in a registry of their own.
     pub fn new() -> MetricResult<Self> {
         let registry = Registry::new();
-        let of = Register(&registry);
+        let of = Register {
+            registry: &registry,
+            labelled: RefCell::default(),
+        };
         let with_reason = ["source", "worker_account", "worker_region", "reason"];
         let build = of.gauges(
             "build_info",
@@ -250,6 +274,14 @@ impl Metrics {
                 "state_ephemeral",
                 "1 when the store is in memory and ends with the process.",
             )?,
+            reload_successful: of.gauge(
+                "config_last_reload_successful",
+                "1 when the last reload of the configuration succeeded, 0 when it failed and the one before goes on.",
+            )?,
+            reload_success: of.gauge(
+                "config_last_reload_success_timestamp_seconds",
+                "When the configuration that is in force was loaded.",
+            )?,
             requests: of.counters(
                 "http_requests_total",
                 &["path", "code"],
@@ -263,6 +295,7 @@ impl Metrics {
                     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0,
                 ],
             )?,
+            labelled: of.labelled.into_inner().into(),
             registry,
         })
     }
@@ -305,6 +338,26 @@ impl Metrics {
             state.history_start,
             state.newest_record,
         );
+    }
+
+    /// The history of a worker that goes on begins anew.
+    pub fn history_began(&self, worker: &WorkerName, history_start: Option<Timestamp>) {
+        if let Some(start) = history_start {
+            self.history_start
+                .with_label_values(&labels(worker))
+                .set(start.secs());
+        }
+    }
+
+    /// A configuration was loaded and is in force.
+    pub fn config_loaded(&self, now: Timestamp) {
+        self.reload_successful.set(1);
+        self.reload_success.set(now.secs());
+    }
+
+    /// A configuration was not loaded; the one before goes on.
+    pub fn config_refused(&self) {
+        self.reload_successful.set(0);
     }
 
     /// Requests to AWS were sent.

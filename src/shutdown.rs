@@ -1,4 +1,4 @@
-//! One stop for all tasks, and the signals that ask for it.
+//! One stop for many tasks, and the signals that ask for it or for a reload.
 
 use std::io;
 
@@ -20,7 +20,7 @@ pub fn channel() -> (Stop, Shutdown) {
 }
 
 impl Shutdown {
-    /// Runs `work` to its end, or returns `None` as soon as the process is asked to stop.
+    /// Runs `work` to its end, or returns `None` as soon as it is asked to stop.
     pub async fn unless_stopped<F: Future>(&mut self, work: F) -> Option<F::Output> {
         tokio::select! {
             biased;
@@ -36,12 +36,16 @@ impl Shutdown {
     }
 }
 
-/// SIGTERM and SIGINT, caught from the moment this is made.
+/// SIGTERM, SIGINT and SIGHUP, caught from the moment this is made.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
+
+/// SIGHUP by its name: the terminal is gone, or a daemon is to reload its configuration.
+pub const HANGUP: &str = "SIGHUP";
 
 impl Signals {
     /// Catches the signals; within a runtime.
@@ -49,6 +53,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
@@ -57,6 +62,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hangup.recv() => HANGUP,
         }
     }
 }

@@ -40,7 +40,7 @@ pub trait Source: Send + 'static {
         Requests::default()
     }
 
-    /// Stops what runs at AWS on this source's behalf: the process ends.
+    /// Stops what runs at AWS on this source's behalf: its worker ends.
     fn stop(&mut self, _: &Self::Progress) -> impl Future<Output = ()> + Send {
         async {}
     }
@@ -58,7 +58,7 @@ pub struct Requests {
 }
 
 /// What a source's numbers are worth.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Terms {
     /// Which windows are due; files are due at once.
     pub schedule: Schedule,

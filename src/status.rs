@@ -40,6 +40,15 @@ impl Status {
         );
     }
 
+    /// Forgets a worker that is gone.
+    pub fn remove(&self, worker: &WorkerName) {
+        let key = [&worker.source, &worker.account, &worker.region].map(String::clone);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&key);
+    }
+
     /// The workers by source, account and region, and their states.
     pub fn all(&self) -> Vec<([String; 3], WorkerStatus)> {
         let workers = self.0.lock().unwrap_or_else(PoisonError::into_inner);

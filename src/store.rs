@@ -12,6 +12,7 @@ mod db;
 mod keys;
 mod runs;
 mod schema;
+mod workers;
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -236,7 +237,32 @@ impl Store {
         Ok(Self { jobs, ended })
     }
 
-    /// Registers a worker and publishes its totals; what it knew before is in the answer.
+    /// From now on counts for these workers and no others, under these settings, or fails and changes nothing.
+    /// `publish` is called on the store's thread with all that a scrape shows, before any later change; what
+    /// the workers knew before is in the answer, in the order of their names.
+    pub async fn take_over(
+        &self,
+        settings: Settings,
+        names: Vec<WorkerName>,
+        now: Timestamp,
+        publish: impl FnOnce(Vec<Change>) + Send + 'static,
+    ) -> Result<Vec<WorkerState>, StoreError> {
+        self.call(move |db| db.take_over(settings, &names, now, publish))
+            .await
+    }
+
+    /// Tries [`Store::take_over`] and changes nothing; every reason why it would fail.
+    pub async fn try_take_over(
+        &self,
+        settings: Settings,
+        names: Vec<WorkerName>,
+        now: Timestamp,
+    ) -> Result<Vec<WorkerState>, Vec<StoreError>> {
+        let tried = self.call(move |db| Ok(db.try_take_over(&settings, &names, now)));
+        tried.await.unwrap_or_else(|error| Err(vec![error]))
+    }
+
+    /// Adds a worker to those that are counted for and publishes its totals; what it knew before is in the answer.
     pub async fn worker(
         &self,
         name: WorkerName,

@@ -109,7 +109,7 @@ impl TickError {
 }
 
 impl<S: Source> Worker<S> {
-    /// A worker over `source` that goes on where `state` ends.
+    /// A worker over `source` that goes on where `state` ends. Its series exist from now on.
     pub fn new(
         name: WorkerName,
         state: &WorkerState,
@@ -118,10 +118,7 @@ impl<S: Source> Worker<S> {
         reports: Reports,
         now: fn() -> Timestamp,
     ) -> Result<Self, BadProgress> {
-        let mut progress = S::Progress::default();
-        for change in &state.progress {
-            progress.apply(change)?;
-        }
+        let progress = progress_of(state)?;
         reports.metrics.worker_loaded(&name, state);
         reports
             .status
@@ -145,7 +142,7 @@ impl<S: Source> Worker<S> {
         self
     }
 
-    /// Ticks at its pace until the process is asked to stop.
+    /// Ticks at its pace until it is asked to stop.
     pub async fn run(mut self, pace: Pace, mut shutdown: Shutdown) {
         let mut next = Moment::now();
         let mut failures = 0;
@@ -265,6 +262,15 @@ impl<S: Source> Worker<S> {
         self.reports.metrics.requests_sent(&self.name, &requests);
         requests.ahead
     }
+}
+
+/// What a source remembers of a stored worker.
+pub fn progress_of<P: Progress>(state: &WorkerState) -> Result<P, BadProgress> {
+    let mut progress = P::default();
+    for change in &state.progress {
+        progress.apply(change)?;
+    }
+    Ok(progress)
 }
 
 /// An error and what caused it, in one line.

@@ -62,6 +62,7 @@ impl Life {
             retention: 35 * window,
             quiet_period,
             series: Default::default(),
+            callers: Default::default(),
         };
         let publisher = Publisher::start(exposition, Metrics::new().unwrap()).unwrap();
         let settings = store::Settings {
@@ -72,6 +73,7 @@ impl Life {
             minimum_version,
             quiet_period,
             series: Default::default(),
+            callers: Default::default(),
         };
         let changes = publisher.clone();
         let store = Store::open(settings, move |change| changes.change(change)).unwrap();

@@ -59,8 +59,10 @@ impl Calls {
 #[derive(Clone, Debug)]
 enum Step {
     Count(Vec<Calls>),
-    Restart,
-    Limit(usize),
+    /// A restart under another limit, or the same.
+    Restart(usize),
+    /// A reload of another limit.
+    Reload(usize),
 }
 
 fn steps(sources: usize) -> impl Strategy<Value = Vec<Step>> {
@@ -77,8 +79,8 @@ fn steps(sources: usize) -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(
         prop_oneof![
             6 => prop::collection::vec(calls, 1..250).prop_map(Step::Count),
-            1 => Just(Step::Restart),
-            2 => (least..least * 3).prop_map(Step::Limit),
+            1 => (least..least * 3).prop_map(Step::Restart),
+            1 => (least..least * 3).prop_map(Step::Reload),
         ],
         1..14,
     )
@@ -95,50 +97,66 @@ struct Life {
     metrics: Metrics,
 }
 
+fn settings(path: &Path, limit: usize, accounts: bool) -> (exposition::Settings, store::Settings) {
+    let series = series::Settings {
+        limit,
+        label_account: accounts,
+        label_region: false,
+    };
+    let exposition = exposition::Settings {
+        minimum_version: TlsVersion::Tls12,
+        window: 10 * DAY,
+        retention: 35 * DAY,
+        quiet_period: 7 * DAY,
+        series: series.clone(),
+        callers: Default::default(),
+    };
+    let store = store::Settings {
+        path: Some(path.to_owned()),
+        retention: 35 * DAY,
+        window: 10 * DAY,
+        bucket: Duration::from_secs(300),
+        minimum_version: TlsVersion::Tls12,
+        quiet_period: 7 * DAY,
+        series,
+        callers: Default::default(),
+    };
+    (exposition, store)
+}
+
 impl Life {
     async fn begin(path: &Path, limit: usize, sources: usize, accounts: bool) -> Self {
-        let series = series::Settings {
-            limit,
-            label_account: accounts,
-            label_region: false,
-        };
         let metrics = Metrics::new().unwrap();
-        let exposition = exposition::Settings {
-            minimum_version: TlsVersion::Tls12,
-            window: 10 * DAY,
-            retention: 35 * DAY,
-            quiet_period: 7 * DAY,
-            series: series.clone(),
-        };
+        let (exposition, settings) = settings(path, limit, accounts);
         let publisher = Publisher::start(exposition, metrics.clone()).unwrap();
-        let settings = store::Settings {
-            path: Some(path.to_owned()),
-            retention: 35 * DAY,
-            window: 10 * DAY,
-            bucket: Duration::from_secs(300),
-            minimum_version: TlsVersion::Tls12,
-            quiet_period: 7 * DAY,
-            series,
-        };
         let changes = publisher.clone();
         let store = Store::open(settings, move |change| changes.change(change)).unwrap();
-        let mut workers = Vec::new();
-        for number in 0..sources {
-            let name = WorkerName {
-                source: format!("source{number}"),
-                source_type: "scripted",
-                account: String::new(),
-                region: String::new(),
-            };
-            let worker = store.worker(name, Timestamp::from_secs(START)).await;
-            workers.push(worker.unwrap().id);
-        }
-        Self {
+        let mut life = Self {
             store,
-            workers,
+            workers: Vec::new(),
             publisher,
             metrics,
-        }
+        };
+        life.take_over(path, limit, sources, accounts).await;
+        life
+    }
+
+    /// What a start does, and a reload.
+    async fn take_over(&mut self, path: &Path, limit: usize, sources: usize, accounts: bool) {
+        let (exposition, settings) = settings(path, limit, accounts);
+        let name = |number| WorkerName {
+            source: format!("source{number}"),
+            source_type: "scripted",
+            account: String::new(),
+            region: String::new(),
+        };
+        let names = (0..sources).map(name).collect();
+        let publisher = self.publisher.clone();
+        let publish = move |totals| publisher.show_anew(exposition, totals);
+        let now = Timestamp::from_secs(START);
+        let states = self.store.take_over(settings, names, now, publish);
+        let states = states.await.unwrap();
+        self.workers = states.iter().map(|state| state.id).collect();
     }
 
     async fn count(&self, bucket: i64, calls: &[Calls]) {
@@ -240,15 +258,17 @@ async fn live(sources: usize, steps: Vec<Step>) -> Result<(), TestCaseError> {
                     whole.insert((source, service, event, version, account));
                 }
             }
-            Step::Restart | Step::Limit(_) => {
-                if let Step::Limit(new) = step {
-                    limit = new;
-                    highest = highest.max(limit);
-                }
+            Step::Restart(new) => {
+                limit = new;
                 life.store.close().await;
                 life = Life::begin(&path, limit, sources, true).await;
             }
+            Step::Reload(new) => {
+                limit = new;
+                life.take_over(&path, limit, sources, true).await;
+            }
         }
+        highest = highest.max(limit);
         let scrape = life.scrape();
         let empty = Samples::new();
         let family = |name: &str| scrape.get(name).unwrap_or(&empty);

@@ -422,3 +422,132 @@ fn a_gap_begins_history_anew() {
         assert_eq!(commit(1200, 1500).await, (Some(at(1200)), Some(at(1500))));
     });
 }
+
+/// What a start or a reload would take over: the states, or every reason why not.
+async fn tried(store: &Store, settings: Settings, names: &[WorkerName]) -> Vec<String> {
+    let tried = store.try_take_over(settings, names.to_vec(), at(0)).await;
+    let errors = tried.err().unwrap_or_default();
+    errors.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn workers_are_taken_over_together_or_not_at_all() {
+    runtime().block_on(async {
+        let rig = open(settings(None)).await.unwrap();
+        let mut counts = Counts::default();
+        let tally = Tally {
+            calls: 3,
+            last: at(60),
+        };
+        counts.add(at(0), &key(TlsVersion::Tls11), tally);
+        rig.commit(counts, 600).await;
+        let of = |source: &str, source_type, region: &str| WorkerName {
+            source: source.into(),
+            source_type,
+            account: String::new(),
+            region: region.into(),
+        };
+        let take_over = async |settings, names: &[WorkerName]| {
+            let shown = Arc::new(Mutex::new(Vec::new()));
+            let kept = Arc::clone(&shown);
+            let publish = move |totals| *kept.lock().unwrap() = totals;
+            let taken = rig.store.take_over(settings, names.to_vec(), at(0), publish);
+            let taken = taken.await;
+            let shown: Vec<Change> = std::mem::take(&mut shown.lock().unwrap());
+            (taken, shown)
+        };
+
+        // The second is of another type, though of another Region; the grid is finer as well.
+        let wrong = [of("b", "scripted", ""), of("a", "lake", "x"), of("a", "lake", "y")];
+        let finer = Settings {
+            bucket: Duration::from_secs(60),
+            ..settings(None)
+        };
+        let other_type =
+            "source `a` is stored with the type `scripted`: a source of another type needs another `name`";
+        assert_eq!(tried(&rig.store, settings(None), &wrong).await, [other_type]);
+        let errors = tried(&rig.store, finer.clone(), &wrong).await;
+        assert_eq!(errors.len(), 2, "{errors:?}");
+        assert!(errors[0].starts_with("`window.bucket` is finer"), "{errors:?}");
+        let (taken, shown) = take_over(settings(None), &wrong).await;
+        assert!(matches!(taken, Err(StoreError::TypeChanged { .. })));
+        assert_eq!(shown, []);
+        // Neither left anything behind: the first goes on, and the name of the new one is free for any type.
+        rig.commit(Counts::default(), 900).await;
+        let (taken, _) = take_over(settings(None), &[name(), of("b", "lake", "")]).await;
+        assert_eq!(taken.unwrap()[0].watermark, Some(at(900)));
+
+        // A place that is gone keeps its counters, and has no part in the gauges; a source that is gone has neither.
+        let (taken, shown) = take_over(settings(None), &[of("a", "scripted", "x")]).await;
+        assert_eq!(taken.unwrap()[0].watermark, None);
+        let told: Vec<_> = shown
+            .iter()
+            .map(|change| {
+                let keys = change.keys.iter().map(|key| (key.calls, key.window));
+                (&*change.source, change.watermark, keys.collect::<Vec<_>>(), change.runs.len())
+            })
+            .collect();
+        let expected = [("a", None, vec![], 0), ("a", None, vec![(3, 0)], 0)];
+        assert_eq!(told, expected);
+        let batch = Arc::new(Batch::default());
+        let unknown = rig.store.commit(rig.worker.id, batch, at(900)).await;
+        assert!(unknown.is_err(), "it is counted for no more");
+    });
+}
+
+#[test]
+fn a_source_that_is_gone_is_dropped_when_all_it_counted_is_older_than_the_retention() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("state.db");
+    let rows = || {
+        let database = rusqlite::Connection::open(&path).unwrap();
+        [
+            "workers", "counts", "totals", "runs", "progress", "settings",
+        ]
+        .map(|table| {
+            let select = format!("SELECT count(*) FROM {table}");
+            database
+                .query_row(&select, [], |row| row.get::<_, i64>(0))
+                .unwrap()
+        })
+    };
+    runtime().block_on(async {
+        let rig = open(settings(Some(&path))).await.unwrap();
+        let mut batch = Batch {
+            covered: Some(Window {
+                from: at(0),
+                to: at(600),
+            }),
+            progress: vec![ProgressChange::put("seen", vec![1])],
+            ..Batch::default()
+        };
+        let tally = Tally {
+            calls: 1,
+            last: at(60),
+        };
+        batch.counts.add(at(0), &key(TlsVersion::Tls11), tally);
+        let committed = rig.store.commit(rig.worker.id, Arc::new(batch), at(600));
+        committed.await.unwrap();
+        let before = rows();
+        assert!(before.iter().all(|rows| *rows > 0), "{before:?}");
+        let other = WorkerName {
+            source: "b".into(),
+            source_type: "lake",
+            ..name()
+        };
+        // The retention is ten days; what is configured stays, however old.
+        for (names, now, left) in [
+            (vec![other.clone()], 9 * DAY, 2),
+            (vec![name(), other.clone()], 20 * DAY, 2),
+            (vec![other.clone()], 20 * DAY, 1),
+        ] {
+            let taken = rig.store.take_over(settings(None), names, at(now), |_| {});
+            taken.await.unwrap();
+            assert_eq!(rows()[0], left);
+        }
+        assert_eq!(rows()[1..5], [0; 4]);
+        // The grid, and what the other was told by.
+        assert_eq!(rows()[5], 2);
+        rig.store.close().await;
+    });
+}

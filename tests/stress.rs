@@ -616,3 +616,56 @@ fn what_a_kill_left_is_recovered_or_refused_with_a_hint() {
     damage(&rig, &OF_A_KILLED);
     assert_eq!(rig.start().scrape().calls(), rig.truth());
 }
+
+/// The configuration passes every check, and only the commit of it fails.
+#[test]
+fn a_reload_on_a_full_disk_is_undone_and_succeeds_once_there_is_room() {
+    const SUCCESSFUL: &str = "cloudtrail_tls_exporter_config_last_reload_successful";
+    const INTERVAL: &str = "cloudtrail_tls_exporter_source_interval_seconds";
+    let mut rig = Rig::new();
+    let disk = Disk::new(&rig.state(), "4m");
+    rig.deliver(200);
+    let exporter = refusal(Exporter::start_by(disk.command(), &rig.config)).unwrap();
+    rig.counted(&exporter);
+    let reload = || support::request(exporter.address, "POST", "/-/reload", &[]);
+
+    // The source there is must be stopped, and another one stored.
+    let text = fs::read_to_string(&rig.config).unwrap();
+    let text = text.replace("interval = \"1s\"", "interval = \"2s\"");
+    let empty = rig.home.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let other = "[[sources]]\nname = \"other\"\ntype = \"trail_files\"\nlocation = ";
+    fs::write(
+        &rig.config,
+        format!("{text}\n{other}'{}'\n", empty.display()),
+    )
+    .unwrap();
+    disk.fill();
+    let answer = reload();
+    assert_eq!(answer.status, 500);
+    assert!(answer.text().contains("disk is full"), "{}", answer.text());
+    let scrape = exporter.scrape();
+    assert_eq!(scrape.value(SUCCESSFUL, &[]), Some(0.0));
+    assert_eq!(
+        scrape.value(INTERVAL, &[]),
+        Some(1.0),
+        "one source, as before"
+    );
+    assert_eq!(scrape.calls(), rig.truth());
+    let started = |line: &&String| line.contains("message=workers kept=0 stopped=0 started=1");
+    wait_for("the start, and the start after the stop", || {
+        (exporter.log().iter().filter(started).count() == 2).then_some(())
+    });
+
+    disk.make_room();
+    rig.deliver(200);
+    rig.counted(&exporter);
+    let answer = reload();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    rig.deliver(200);
+    rig.counted(&exporter);
+    let scrape = exporter.scrape();
+    assert_eq!(scrape.value(SUCCESSFUL, &[]), Some(1.0));
+    assert_eq!(scrape.value(INTERVAL, &[("source", "trail")]), Some(2.0));
+    end(exporter);
+}

@@ -15,7 +15,7 @@ const OPERATION: Duration = Duration::from_secs(60);
 const SESSION: &str = "cloudtrail-tls-exporter";
 
 /// How AWS is reached.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Access {
     /// The Regions, each asked by a worker of its own; by default that of the environment, the profile or the instance.
     pub regions: Vec<String>,
@@ -85,6 +85,15 @@ impl Access {
         };
         let of_role = |role| regions.iter().map(move |region| place(role, region));
         roles.iter().flat_map(of_role).collect()
+    }
+
+    /// The same way to AWS, to one place alone.
+    pub fn to(&self, place: Place) -> Self {
+        Self {
+            regions: place.region.into_iter().collect(),
+            roles: place.role.into_iter().collect(),
+            ..self.clone()
+        }
     }
 
     /// What every client of a place is made of. Finds the Region and where credentials come from; nobody is asked for

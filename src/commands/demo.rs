@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use tracing::error;
 
-use super::serve::Program;
+use super::serve::{Plan, Program};
 use super::{Failure, with_flags};
 use crate::cli::Demo;
 use crate::config::Config;
+use crate::logging;
 use crate::sample_trail::SampleTrail;
 use crate::time::Timestamp;
 
@@ -35,8 +36,8 @@ pub fn run(flags: &Demo, out: &mut dyn Write) -> Result<(), Failure> {
          [[sources]]\nname = \"demo\"\ntype = \"trail_files\"\nlocation = '{0}/trail'\ninterval = \"1s\"\nlookback = \"10d\"\n",
         folder.path().display()
     );
-    let mut config = Config::parse(&toml, HashMap::new())?;
-    with_flags(&mut config, &flags.web)?;
+    let config = with_flags(Config::parse(&toml, HashMap::new())?, &flags.web);
+    logging::start(config.log)?;
 
     let mut trail = SampleTrail::new(folder.path().join("trail"));
     let now = Timestamp::now();
@@ -59,7 +60,12 @@ pub fn run(flags: &Demo, out: &mut dyn Write) -> Result<(), Failure> {
     let writer = thread::Builder::new()
         .name("sample trail".into())
         .spawn(deliver)?;
-    let outcome = program.run(config, &flags.web);
+    let outcome = program.run(Plan {
+        config,
+        scrapes: flags.web.max_requests,
+        // There is no file to be read again.
+        reload: None,
+    });
     // The folder goes only when nobody writes into it any more.
     drop(stop);
     writer

@@ -1,38 +1,35 @@
-//! `serve`: builds the parts, runs a worker for each source and the server, and ends them on a signal.
+//! `serve`: builds the parts, starts the workers and the server, reloads the configuration when asked, and ends on a
+//! signal.
+
+mod recruit;
+mod supervisor;
 
 use std::env;
 use std::error::Error;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::{self, Runtime};
-use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{error, info};
 
+use self::recruit::Parts;
+use self::supervisor::{NotReloaded, Supervisor};
 use super::{Failure, with_flags};
-use crate::aws::{Access, Place, Quota, Quotas, SdkConfig};
+use crate::aws::Quotas;
 use crate::cli::{Serve, Web};
-use crate::config::{self, Config, Kind};
+use crate::config::{Config, Problems};
 use crate::exposition::Publisher;
-use crate::http::{self, routes::App};
+use crate::http::{self, reload, routes::App};
+use crate::logging::{self, Log};
 use crate::metrics::{self, Metrics};
-use crate::shutdown::{self, Shutdown, Signals};
-use crate::source::athena::Athena;
-use crate::source::event_history::EventHistory;
-use crate::source::lake::Lake;
-use crate::source::logs_insights::LogsInsights;
-use crate::source::query::QuerySource;
-use crate::source::trail_files::TrailFiles;
-use crate::source::{Source, Terms};
+use crate::shutdown::{self, HANGUP, Signals};
 use crate::status::Status;
-use crate::store::{Store, WorkerName};
+use crate::store::Store;
 use crate::time::Timestamp;
-use crate::worker::{Pace, Reports, Worker};
-
-/// How long workers may take to end.
-const WORKERS_END: Duration = Duration::from_secs(5);
+use crate::worker::Reports;
 
 /// How long work on blocking threads may go on after all else has ended: a read on a hung mount never ends.
 const RUNTIME_END: Duration = Duration::from_secs(1);
@@ -44,10 +41,37 @@ pub fn run(flags: &Serve) -> Result<(), Failure> {
         .config_file
         .as_deref()
         .ok_or_else(|| Failure::Usage(hint.into()))?;
-    let mut config = Config::load(path, env::vars().collect())
-        .map_err(|problems| Failure::Usage(problems.into()))?;
-    with_flags(&mut config, &flags.web)?;
-    Program::new()?.run(config, &flags.web)
+    let config = read(path, &flags.web).map_err(|problems| Failure::Usage(problems.into()))?;
+    let log = logging::start(config.log)?;
+    Program::new()?.run(Plan {
+        config,
+        scrapes: flags.web.max_requests,
+        reload: Some(Reload {
+            read: &|| read(path, &flags.web),
+            log,
+        }),
+    })
+}
+
+/// The configuration as it is now: the file, the environment over it, and the flags over both.
+fn read(path: &Path, flags: &Web) -> Result<Config, Problems> {
+    let config = Config::load(path, env::vars().collect())?;
+    Ok(with_flags(config, flags))
+}
+
+/// What the program is to do.
+pub(super) struct Plan<'p> {
+    pub(super) config: Config,
+    /// How many scrapes are answered at once.
+    pub(super) scrapes: usize,
+    /// Without it nothing is ever reloaded.
+    pub(super) reload: Option<Reload<'p>>,
+}
+
+/// How a configuration is reloaded.
+pub(super) struct Reload<'p> {
+    read: &'p dyn Fn() -> Result<Config, Problems>,
+    log: Log,
 }
 
 /// The runtime, with signals caught: one that comes during the start ends the program in good order.
@@ -68,38 +92,41 @@ impl Program {
         Ok(Self { runtime, signals })
     }
 
-    /// Runs the whole program over a configuration until a signal.
-    pub(super) fn run(self, config: Config, flags: &Web) -> Result<(), Failure> {
+    /// Runs the whole program until a signal.
+    pub(super) fn run(self, plan: Plan<'_>) -> Result<(), Failure> {
         let Self { runtime, signals } = self;
-        let outcome = runtime.block_on(until_signalled(config, flags.max_requests, signals));
+        let outcome = runtime.block_on(until_signalled(plan, signals));
         runtime.shutdown_timeout(RUNTIME_END);
         Ok(outcome?)
     }
 }
 
-async fn until_signalled(
-    config: Config,
-    scrapes: usize,
-    mut signals: Signals,
-) -> Result<(), Box<dyn Error>> {
+async fn until_signalled(plan: Plan<'_>, mut signals: Signals) -> Result<(), Box<dyn Error>> {
     info!(
         version = metrics::VERSION,
         revision = metrics::REVISION,
         "starting cloudtrail-tls-exporter"
     );
+    let Plan {
+        config,
+        scrapes,
+        reload,
+    } = plan;
     let metrics = Metrics::new()?;
-    let publisher = Publisher::start(config.exposition, metrics.clone())?;
+    let publisher = Publisher::start(config.exposition.clone(), metrics.clone())?;
     let ephemeral = config.store.path.is_none();
     let changes = publisher.clone();
-    let store = Store::open(config.store, move |change| changes.change(change))?;
+    let store = Store::open(config.store.clone(), move |change| changes.change(change))?;
     metrics.store_opened(ephemeral);
 
     let (stop, stopped) = shutdown::channel();
     let status = Status::default();
+    let (reloader, mut requests) = reload::channel();
     let app = App::new(
         publisher.clone(),
         metrics.clone(),
         status.clone(),
+        reload.is_some().then_some(reloader),
         scrapes,
         Timestamp::now,
     );
@@ -112,153 +139,82 @@ async fn until_signalled(
         info!(address = %listener.local_addr()?, "listening");
         listeners.push(listener);
     }
-    let server = tokio::spawn(http::serve(listeners, Arc::clone(&app), stopped.clone()));
+    let server = tokio::spawn(http::serve(listeners, Arc::clone(&app), stopped));
 
-    let mut workers = JoinSet::new();
     let parts = Parts {
         store,
-        reports: Reports { metrics, status },
+        reports: Reports {
+            metrics: metrics.clone(),
+            status,
+        },
         quotas: Quotas::default(),
-        stopped,
     };
-    for source in config.sources {
-        parts.start(source, &mut workers).await?;
-    }
-    publisher.settle();
+    let mut supervisor = Supervisor::start(parts, publisher, config).await?;
+    metrics.config_loaded(Timestamp::now());
     app.set_ready();
     info!("ready");
 
-    let outcome = tokio::select! {
-        signal = signals.next() => {
-            info!(signal, "stopping");
-            Ok(())
-        }
-        // Workers end only by the stop: this one panicked. Whoever supervises starts the program anew.
-        Some(_) = workers.join_next() => Err("a source's worker failed, see above"),
-    };
-    drop(stop);
-    let end = async { while workers.join_next().await.is_some() {} };
-    if tokio::time::timeout(WORKERS_END, end).await.is_err() {
-        warn!("a source did not end in time");
-    }
-    drop(workers);
-    server.await?;
-    parts.store.close().await;
-    info!("stopped");
-    Ok(outcome?)
-}
-
-/// What all workers are made from.
-struct Parts {
-    store: Store,
-    reports: Reports,
-    quotas: Quotas,
-    stopped: Shutdown,
-}
-
-impl Parts {
-    /// Starts the workers of a source: one for each role in each Region.
-    async fn start(
-        &self,
-        source: config::Source,
-        workers: &mut JoinSet<()>,
-    ) -> Result<(), Box<dyn Error>> {
-        let config::Source {
-            name,
-            access,
-            interval,
-            terms,
-            kind,
-        } = source;
-        let metrics = &self.reports.metrics;
-        metrics.source_configured(&name, interval, terms);
-        for place in access.places() {
-            let mut name = WorkerName {
-                source: name.clone(),
-                source_type: kind.type_name(),
-                account: place.account().to_owned(),
-                region: String::new(),
-            };
-            let at = (&access, &place);
-            match kind.clone() {
-                Kind::TrailFiles(settings) => {
-                    let worker = self.load(name, TrailFiles::new(settings)).await?;
-                    let pace = Pace::steady(interval);
-                    workers.spawn(worker.on(terms).run(pace, self.stopped.clone()));
+    let outcome = loop {
+        let request = tokio::select! {
+            signal = signals.next() => {
+                if signal != HANGUP || reload.is_none() {
+                    info!(signal, "stopping");
+                    break Ok(());
                 }
-                Kind::LogsInsights(query, settings) => {
-                    let (sdk, quota) = self.aws(&mut name, at, Quota::logs_insights).await;
-                    let engine = LogsInsights::new(&sdk, settings, Arc::clone(&quota));
-                    let source = QuerySource::new(engine, query, quota);
-                    self.ask(name, source, terms, interval, workers).await?;
-                }
-                Kind::Lake(query, settings) => {
-                    let (sdk, quota) = self.aws(&mut name, at, Quota::lake).await;
-                    let engine = Lake::new(&sdk, settings, Arc::clone(&quota));
-                    let source = QuerySource::new(engine, query, quota);
-                    self.ask(name, source, terms, interval, workers).await?;
-                }
-                Kind::Athena(query, settings) => {
-                    let (sdk, quota) = self.aws(&mut name, at, Quota::athena).await;
-                    let engine = Athena::new(&sdk, settings, Arc::clone(&quota));
-                    let source = QuerySource::new(engine, query, quota);
-                    self.ask(name, source, terms, interval, workers).await?;
-                }
-                Kind::EventHistory(settings) => {
-                    let (sdk, quota) = self.aws(&mut name, at, Quota::event_history).await;
-                    let source = EventHistory::new(&sdk, settings, quota);
-                    self.ask(name, source, terms, interval, workers).await?;
+                None
+            }
+            Some(request) = requests.recv() => Some(request),
+            // Whoever supervises starts the program anew.
+            () = supervisor.lost() => break Err("a source's worker failed, see above".into()),
+        };
+        let Some(reload) = &reload else { continue };
+        match reload.over(&mut supervisor, &metrics).await {
+            Ok(outcome) => {
+                if let Some(request) = request {
+                    request.answer(outcome.map_err(|problems| problems.to_string()));
                 }
             }
+            Err(error) => break Err(error),
         }
-        Ok(())
-    }
+    };
+    drop(stop);
+    supervisor.end().await;
+    server.await?;
+    info!("stopped");
+    outcome
+}
 
-    /// The AWS configuration of a worker, and the quota that it shares with others of its type, account and Region.
-    /// The worker is told its Region.
-    async fn aws(
+impl Reload<'_> {
+    /// Reloads the configuration; an error ends the program.
+    async fn over(
         &self,
-        name: &mut WorkerName,
-        (access, place): (&Access, &Place),
-        quota: fn() -> Quota,
-    ) -> (SdkConfig, Arc<Quota>) {
-        let sdk = access.load(place).await;
-        name.region = sdk.region().map(ToString::to_string).unwrap_or_default();
-        let profile = access.profile.as_deref().unwrap_or_default();
-        let account = format!("{profile} {}", name.account);
-        let quota = self
-            .quotas
-            .of(name.source_type, &account, &name.region, quota);
-        (sdk, quota)
-    }
-
-    /// Starts the worker of a source that asks AWS.
-    async fn ask<S: Source>(
-        &self,
-        name: WorkerName,
-        source: S,
-        terms: Terms,
-        interval: Duration,
-        workers: &mut JoinSet<()>,
-    ) -> Result<(), Box<dyn Error>> {
-        let worker = self.load(name, source).await?.on(terms);
-        workers.spawn(worker.run(Pace::of_windows(interval), self.stopped.clone()));
-        Ok(())
-    }
-
-    async fn load<S: Source>(
-        &self,
-        name: WorkerName,
-        source: S,
-    ) -> Result<Worker<S>, Box<dyn Error>> {
-        let state = self.store.worker(name.clone(), Timestamp::now()).await?;
-        Ok(Worker::new(
-            name,
-            &state,
-            source,
-            self.store.clone(),
-            self.reports.clone(),
-            Timestamp::now,
-        )?)
+        supervisor: &mut Supervisor,
+        metrics: &Metrics,
+    ) -> Result<Result<(), Problems>, Box<dyn Error>> {
+        info!("reloading the configuration");
+        let outcome = match (self.read)() {
+            Err(problems) => Err(NotReloaded::Refused(problems)),
+            Ok(config) => {
+                let level = config.log.level;
+                let outcome = supervisor.reload(config).await;
+                outcome.map(|()| self.log.set_level(level))
+            }
+        };
+        match outcome {
+            Ok(()) => {
+                metrics.config_loaded(Timestamp::now());
+                info!("reloaded");
+                Ok(Ok(()))
+            }
+            Err(NotReloaded::Refused(problems)) => {
+                metrics.config_refused();
+                for problem in &problems.0 {
+                    error!(problem, "a problem of the configuration");
+                }
+                error!("not reloaded: the configuration before goes on");
+                Ok(Err(problems))
+            }
+            Err(NotReloaded::Broken(error)) => Err(error),
+        }
     }
 }

@@ -17,7 +17,7 @@ use crate::source::{self as of, Terms, query};
 use crate::tls::TlsVersion;
 
 /// One `[[sources]]` table.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Source {
     /// The `source` label.
     pub name: String,
@@ -31,8 +31,19 @@ pub struct Source {
     pub kind: Kind,
 }
 
+impl Source {
+    /// The source at each of its places: what each of its workers is told.
+    pub fn by_place(&self) -> Vec<Self> {
+        let at = |place| Self {
+            access: self.access.to(place),
+            ..self.clone()
+        };
+        self.access.places().into_iter().map(at).collect()
+    }
+}
+
 /// The settings of a source by its `type`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
     /// CloudTrail's own log files.
     TrailFiles(trail_files::Settings),

@@ -1,8 +1,10 @@
 //! A connection that may not dawdle: one deadline, set anew whenever the connection changes what it waits
-//! for.
+//! for. It runs against the client, not while the answer is being made.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -32,15 +34,31 @@ pub(super) struct Deadlines {
     stream: TokioIo<TcpStream>,
     waiting: Waiting,
     deadline: Pin<Box<Sleep>>,
+    answering: Answering,
+}
+
+/// Whether an answer is being made; clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Answering(Arc<AtomicBool>);
+
+impl Answering {
+    /// Waits for an answer.
+    pub(super) async fn wait<F: Future>(&self, answer: F) -> F::Output {
+        self.0.store(true, Ordering::Release);
+        let answer = answer.await;
+        self.0.store(false, Ordering::Release);
+        answer
+    }
 }
 
 impl Deadlines {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: TcpStream, answering: Answering) -> Self {
         // A new connection is there to ask for something.
         Self {
             stream: TokioIo::new(stream),
             waiting: Waiting::Head,
             deadline: Box::pin(sleep(HEAD)),
+            answering,
         }
     }
 
@@ -52,6 +70,9 @@ impl Deadlines {
     /// What a stream that is not ready comes to: pending, or an error once the deadline has passed.
     fn overdue<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         ready!(self.deadline.as_mut().poll(context));
+        if self.answering.0.load(Ordering::Acquire) {
+            return Poll::Pending;
+        }
         Poll::Ready(Err(io::Error::new(
             io::ErrorKind::TimedOut,
             "the client took too long",

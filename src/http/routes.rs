@@ -17,6 +17,7 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::reload::Reloader;
 use crate::exposition::Publisher;
 use crate::exposition::negotiate::{Format, gzip_accepted};
 use crate::metrics::{self, Metrics};
@@ -29,17 +30,20 @@ pub struct App {
     publisher: Publisher,
     metrics: Metrics,
     status: Status,
+    reloader: Option<Reloader>,
     ready: AtomicBool,
     scrapes: Arc<Semaphore>,
     now: fn() -> Timestamp,
 }
 
 impl App {
-    /// An app that answers at most `scrapes` scrapes at once and is not ready yet.
+    /// An app that answers at most `scrapes` scrapes at once and is not ready yet. Without a `reloader` there is
+    /// no `/-/reload`.
     pub fn new(
         publisher: Publisher,
         metrics: Metrics,
         status: Status,
+        reloader: Option<Reloader>,
         scrapes: usize,
         now: fn() -> Timestamp,
     ) -> Self {
@@ -48,6 +52,7 @@ impl App {
             publisher,
             metrics,
             status,
+            reloader,
             ready: AtomicBool::new(false),
             scrapes,
             now,
@@ -60,9 +65,14 @@ impl App {
     }
 
     /// Answers one request.
-    pub fn answer<B>(&self, request: &Request<B>) -> Response<Slices> {
+    pub async fn answer<B>(&self, request: &Request<B>) -> Response<Slices> {
         let started = Instant::now();
-        let (path, response) = self.route(request);
+        let (path, response) = match &self.reloader {
+            Some(reloader) if request.uri().path() == "/-/reload" => {
+                ("/-/reload", reload(reloader, request.method()).await)
+            }
+            _ => self.route(request),
+        };
         self.metrics
             .request_answered(path, response.status().as_u16(), started.elapsed());
         response
@@ -175,6 +185,18 @@ impl App {
             CONTENT_TYPE,
             "text/html; charset=utf-8",
         )
+    }
+}
+
+async fn reload(reloader: &Reloader, method: &Method) -> Response<Slices> {
+    if !matches!(*method, Method::POST | Method::PUT) {
+        let refused = text(StatusCode::METHOD_NOT_ALLOWED, "only POST and PUT\n");
+        return with(refused, ALLOW, "POST, PUT");
+    }
+    match reloader.reload().await {
+        Some(Ok(())) => text(StatusCode::OK, "reloaded\n"),
+        Some(Err(problems)) => text(StatusCode::INTERNAL_SERVER_ERROR, problems + "\n"),
+        None => text(StatusCode::SERVICE_UNAVAILABLE, "the exporter is ending\n"),
     }
 }
 

@@ -45,7 +45,7 @@ pub enum Layout {
 }
 
 /// The settings of one `athena` source, beside those that all query sources share.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// The catalog, the database in it, and the table in that.
     pub catalog: String,

@@ -41,7 +41,7 @@ const STALE: Duration = Duration::from_secs(20);
 const MOST_PAGES: u64 = 100_000;
 
 /// The settings of one `event_history` source.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Which buckets are due.
     pub schedule: Schedule,

@@ -31,7 +31,7 @@ pub enum KeyExchange {
 }
 
 /// The settings of one `lake` source, beside those that all query sources share.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// The event data store: its id, or an ARN that ends with it.
     pub event_data_store: String,

@@ -30,7 +30,7 @@ pub const PAGE: usize = 10_000;
 const DEFAULT_ROWS: usize = 10_000;
 
 /// The settings of one `logs_insights` source, beside those that all query sources share.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// The log groups, by name or ARN.
     pub log_groups: Vec<String>,

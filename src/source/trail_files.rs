@@ -47,7 +47,7 @@ const LAST_RETRY: Duration = Duration::from_secs(6 * 3600);
 const FLOOR_GRAIN: Duration = Duration::from_secs(3600);
 
 /// The settings of one `trail_files` source.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// The folder.
     pub location: PathBuf,

@@ -33,17 +33,16 @@ pub(super) type CallerChanges = BTreeMap<u32, CallerChange>;
 impl Known {
     /// Loads the callers of a worker, without those of buckets before `start`, which go.
     pub(super) fn load(
-        connection: &mut Connection,
+        transaction: &Transaction<'_>,
         worker: i64,
         start: Option<Timestamp>,
     ) -> Result<Self, StoreError> {
-        let transaction = connection.transaction()?;
         let start = start.map_or(i64::MIN, Timestamp::secs);
         transaction.execute(
             "DELETE FROM caller_counts WHERE worker = ?1 AND bucket < ?2",
             params![worker, start],
         )?;
-        let mut calls = calls_by_number(&transaction, worker)?;
+        let mut calls = calls_by_number(transaction, worker)?;
         let mut known = Self::default();
         let mut gone = Vec::new();
         {
@@ -63,8 +62,7 @@ impl Known {
         if let Some(number) = calls.keys().next() {
             return Err(StoreError::Damaged(format!("no caller {number}")));
         }
-        remove(&transaction, worker, &gone)?;
-        transaction.commit()?;
+        remove(transaction, worker, &gone)?;
         Ok(known)
     }
 
@@ -320,21 +318,18 @@ impl CallerStep<'_> {
 /// Forgets all callers if other labels were asked for before: what is not asked for any more is not kept, and callers
 /// of other labels are not comparable.
 pub(super) fn follow_labels(
-    connection: &mut Connection,
+    transaction: &Transaction<'_>,
     labels: CallerLabels,
 ) -> Result<(), StoreError> {
     let now = format!(
         "principal {}, user_agent {}, source_ip {}",
         labels.principal, labels.user_agent, labels.source_ip
     );
-    if super::db::setting(connection, "caller_labels")?.as_ref() == Some(&now) {
+    if super::db::setting(transaction, "caller_labels")?.as_ref() == Some(&now) {
         return Ok(());
     }
-    let transaction = connection.transaction()?;
     transaction.execute_batch("DELETE FROM callers; DELETE FROM caller_counts;")?;
-    super::db::put_setting(&transaction, "caller_labels", &now)?;
-    transaction.commit()?;
-    Ok(())
+    super::db::put_setting(transaction, "caller_labels", &now)
 }
 
 fn change(caller: &Arc<Caller>, window: i64) -> CallerChange {

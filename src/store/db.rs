@@ -1,6 +1,5 @@
 //! The open database: its settings, its workers, and what a restart loads.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
@@ -8,12 +7,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::callers::{self, Known};
 use super::keys::Keys;
 use super::runs::{self, Sightings};
-use super::{Settings, StoreError, WorkerName, WorkerState, admissions, beside, buckets, schema};
+use super::{Settings, StoreError, WorkerName, admissions, beside, buckets, schema};
 use crate::batch::{Batch, ProgressChange};
 use crate::call::Tally;
 use crate::series::Admissions;
@@ -59,8 +58,10 @@ impl Db {
         };
         let keys = Keys::load(&connection)?;
         let admissions = admissions::load(&connection, settings.series.clone())?;
-        keep_grid(&connection, settings.bucket)?;
-        callers::follow_labels(&mut connection, settings.callers)?;
+        let transaction = connection.transaction()?;
+        keep_grid(&transaction, settings.bucket)?;
+        callers::follow_labels(&transaction, settings.callers)?;
+        transaction.commit()?;
         Ok(Self {
             connection,
             settings,
@@ -72,37 +73,21 @@ impl Db {
         })
     }
 
-    pub(super) fn worker(
-        &mut self,
-        name: &WorkerName,
-        now: Timestamp,
-    ) -> Result<WorkerState, StoreError> {
-        let (id, mut worker) = self.find_worker(name)?;
-        self.follow_minimum_version(id, &mut worker, now)?;
-        let start = worker.window_start(&self.settings);
-        let callers = Known::load(&mut self.connection, id, start)?;
-        let mut totals = self.totals_of(id, &worker)?;
-        self.admit(&mut totals)?;
-        (self.changes)(Change {
-            callers: callers.all(),
-            ..totals
-        });
-        self.callers.insert(id, callers);
-        let progress = self.progress(id)?;
-        let state = WorkerState {
-            id,
-            watermark: worker.watermark,
-            history_start: worker.history_start,
-            newest_record: worker.newest_record,
-            progress,
-        };
-        self.workers.insert(id, worker);
-        Ok(state)
-    }
-
-    fn find_worker(&self, name: &WorkerName) -> Result<(i64, Worker), StoreError> {
+    /// The stored worker of this name, or a new one.
+    pub(super) fn find_worker(&self, name: &WorkerName) -> Result<(i64, Worker), StoreError> {
+        // Another type's workers may have other accounts and Regions.
+        let mut select = self
+            .connection
+            .prepare("SELECT source_type FROM workers WHERE source = ?1 AND source_type <> ?2")?;
+        let other = select.query_row([&name.source, name.source_type], |row| row.get(0));
+        if let Some(stored) = other.optional()? {
+            return Err(StoreError::TypeChanged {
+                source_name: name.source.clone(),
+                stored,
+            });
+        }
         let mut select = self.connection.prepare(
-            "SELECT id, source_type, watermark, history_start, newest_record FROM workers
+            "SELECT id, watermark, history_start, newest_record FROM workers
              WHERE source = ?1 AND account = ?2 AND region = ?3",
         )?;
         let found = select.query_row(params![name.source, name.account, name.region], |row| {
@@ -112,23 +97,14 @@ impl Db {
             };
             let worker = Worker {
                 source: name.source.as_str().into(),
-                watermark: time(2)?,
-                history_start: time(3)?,
-                newest_record: time(4)?,
+                watermark: time(1)?,
+                history_start: time(2)?,
+                newest_record: time(3)?,
             };
-            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, worker))
+            Ok((row.get::<_, i64>(0)?, worker))
         });
-        if let Some((id, stored, worker)) = found.optional()? {
-            let source_name = name.source.clone();
-            let same = stored == name.source_type;
-            return if same {
-                Ok((id, worker))
-            } else {
-                Err(StoreError::TypeChanged {
-                    source_name,
-                    stored,
-                })
-            };
+        if let Some(found) = found.optional()? {
+            return Ok(found);
         }
         self.connection.execute(
             "INSERT INTO workers (source, source_type, account, region) VALUES (?1, ?2, ?3, ?4)",
@@ -146,72 +122,71 @@ impl Db {
 
     /// Tells the worker's runs anew from its counts, as far back as they go, if they were told for
     /// another `tls.minimum_version`; its history starts at the change.
-    fn follow_minimum_version(
-        &mut self,
-        id: i64,
-        worker: &mut Worker,
+    pub(super) fn follow_minimum_version(
+        &self,
+        transaction: &Transaction<'_>,
+        settings: &Settings,
+        (id, worker): (i64, &mut Worker),
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let name = format!("minimum_version of worker {id}");
-        let minimum = self.settings.minimum_version;
-        let before = setting(&self.connection, &name)?;
+        let minimum = settings.minimum_version;
+        let before = setting(transaction, &name)?;
         if before.as_deref() == Some(minimum.label()) {
             return Ok(());
         }
-        let transaction = self.connection.transaction()?;
-        put_setting(&transaction, &name, minimum.label())?;
+        put_setting(transaction, &name, minimum.label())?;
         if before.is_some() {
             let mut sightings = Sightings::default();
             let (from, to) = (
                 Timestamp::from_secs(i64::MIN),
                 Timestamp::from_secs(i64::MAX),
             );
-            buckets::each(&transaction, id, from, to, |bucket, key, _| {
+            buckets::each(transaction, id, from, to, |bucket, key, _| {
                 let key = self.keys.key(key);
                 if let Some(key) = key.filter(|key| key.tls_version.outdated(minimum)) {
                     sightings.add(key, bucket);
                 }
             })?;
             transaction.execute("DELETE FROM runs WHERE worker = ?1", [id])?;
-            sightings.write(&transaction, id, self.settings.quiet_period, now)?;
+            sightings.write(transaction, id, settings.quiet_period, now)?;
             worker.history_start = worker.history_start.map(|_| now);
-            worker.write(&transaction, id)?;
+            worker.write(transaction, id)?;
         }
-        transaction.commit()?;
-        Ok(())
-    }
-
-    /// Tells how far the label sets of a worker's keys are folded. Those of which nothing was decided yet, as when
-    /// `series.labels` has changed, are decided now: outdated calls first, then by how many there are.
-    fn admit(&mut self, totals: &mut Change) -> Result<(), StoreError> {
-        let minimum = self.settings.minimum_version;
-        self.admissions.roll_back();
-        let mut open = Vec::new();
-        for change in &mut totals.keys {
-            match self.admissions.known(&totals.source, &change.key, minimum) {
-                Some(folds) => change.folds = folds,
-                None => open.push(change),
-            }
-        }
-        if open.is_empty() {
-            return Ok(());
-        }
-        open.sort_by_key(|change| {
-            let outdated = change.key.tls_version.outdated(minimum);
-            (Reverse(outdated), Reverse(change.calls))
-        });
-        for change in open {
-            change.folds = self.admissions.admit(&totals.source, &change.key, minimum);
-        }
-        let transaction = self.connection.transaction()?;
-        admissions::write(&transaction, &self.admissions)?;
-        transaction.commit()?;
-        self.admissions.keep();
         Ok(())
     }
 
     /// Everything about a worker but its callers, as one change to empty totals.
-    fn totals_of(&self, id: i64, worker: &Worker) -> Result<Change, StoreError> {
+    pub(super) fn totals_of(
+        &self,
+        id: i64,
+        worker: &Worker,
+        settings: &Settings,
+    ) -> Result<Change, StoreError> {
+        let mut changes = self.counters(id)?;
+        if let Some(start) = worker.window_start(settings) {
+            for (key, calls) in
+                buckets::sum(&self.connection, id, start, Timestamp::from_secs(i64::MAX))?
+            {
+                let change = changes.get_mut(&key).ok_or_else(|| {
+                    StoreError::Damaged(format!("key {key} has calls and no counter"))
+                })?;
+                change.window = i64::try_from(calls).unwrap_or(i64::MAX);
+            }
+        }
+        Ok(Change {
+            source: Arc::clone(&worker.source),
+            worker: id,
+            watermark: worker.watermark,
+            keys: changes.into_values().collect(),
+            runs: runs::load(&self.connection, id)?,
+            callers: Vec::new(),
+            window_moved: true,
+        })
+    }
+
+    /// The counters of a worker, by the numbers of their keys.
+    pub(super) fn counters(&self, id: i64) -> Result<BTreeMap<u32, KeyChange>, StoreError> {
         let mut changes: BTreeMap<u32, KeyChange> = BTreeMap::new();
         let mut rows = self
             .connection
@@ -236,28 +211,10 @@ impl Db {
             change.add(Timestamp::from_secs(row.get(3)?), tally);
             changes.insert(number, change);
         }
-        if let Some(start) = worker.window_start(&self.settings) {
-            for (key, calls) in
-                buckets::sum(&self.connection, id, start, Timestamp::from_secs(i64::MAX))?
-            {
-                let change = changes.get_mut(&key).ok_or_else(|| {
-                    StoreError::Damaged(format!("key {key} has calls and no counter"))
-                })?;
-                change.window = i64::try_from(calls).unwrap_or(i64::MAX);
-            }
-        }
-        Ok(Change {
-            source: Arc::clone(&worker.source),
-            worker: id,
-            watermark: worker.watermark,
-            keys: changes.into_values().collect(),
-            runs: runs::load(&self.connection, id)?,
-            callers: Vec::new(),
-            window_moved: true,
-        })
+        Ok(changes)
     }
 
-    fn progress(&self, id: i64) -> Result<Vec<ProgressChange>, StoreError> {
+    pub(super) fn progress(&self, id: i64) -> Result<Vec<ProgressChange>, StoreError> {
         let mut rows = self
             .connection
             .prepare("SELECT key, value FROM progress WHERE worker = ?1 ORDER BY key")?;
@@ -402,7 +359,7 @@ fn check_version(connection: &Connection) -> Result<i32, StoreError> {
 }
 
 /// Remembers the grid; a coarser one may follow, a finer one may not.
-fn keep_grid(connection: &Connection, bucket: Duration) -> Result<(), StoreError> {
+pub(super) fn keep_grid(connection: &Connection, bucket: Duration) -> Result<(), StoreError> {
     let seconds = bucket.as_secs();
     if let Some(stored) = setting(connection, "bucket_seconds")? {
         let damaged = || StoreError::Damaged(format!("the grid is {stored:?}"));

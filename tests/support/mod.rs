@@ -190,13 +190,18 @@ impl Exporter {
         self.child.wait().unwrap();
     }
 
-    /// Sends a signal and waits for the end.
-    pub fn end_with(mut self, signal: &str) -> (ExitStatus, Duration, Vec<String>) {
-        let started = Instant::now();
+    /// Sends a signal.
+    pub fn signal(&self, signal: &str) {
         let sent = Command::new("kill")
             .args([format!("-{signal}"), self.child.id().to_string()])
             .status();
         assert!(sent.unwrap().success());
+    }
+
+    /// Sends a signal and waits for the end.
+    pub fn end_with(mut self, signal: &str) -> (ExitStatus, Duration, Vec<String>) {
+        let started = Instant::now();
+        self.signal(signal);
         let status = wait_for("the end", || self.child.try_wait().unwrap());
         (status, started.elapsed(), self.log())
     }

@@ -14,7 +14,7 @@ use crate::window::{Schedule, Window};
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// The settings that all query sources share.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Which windows are due.
     pub schedule: Schedule,
@@ -35,7 +35,7 @@ pub struct Settings {
 }
 
 /// When a window is counted again, and how.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recount {
     /// So long after it settled …
     pub after: Duration,

@@ -53,9 +53,18 @@ impl Version {
 /// The choice of files below a location; by default all log files.
 #[derive(Clone, Debug, Default)]
 pub struct Choice {
+    /// `include` and `exclude` as they were written.
+    written: [Vec<String>; 2],
     include: GlobSet,
     exclude: GlobSet,
     network_activity: bool,
+}
+
+/// The same patterns choose the same files.
+impl PartialEq for Choice {
+    fn eq(&self, other: &Self) -> bool {
+        self.written == other.written
+    }
 }
 
 impl Choice {
@@ -64,6 +73,7 @@ impl Choice {
     /// names that folder.
     pub fn new(include: &[String], exclude: &[String]) -> Result<Self, globset::Error> {
         Ok(Self {
+            written: [include, exclude].map(<[String]>::to_vec),
             include: patterns(include)?,
             exclude: patterns(exclude)?,
             network_activity: include
