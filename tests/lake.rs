@@ -2,6 +2,8 @@
 
 #[path = "support/aws.rs"]
 mod aws;
+#[path = "support/budgets.rs"]
+mod budgets;
 #[path = "support/programs.rs"]
 mod programs;
 #[path = "support/queries.rs"]
@@ -13,7 +15,7 @@ use std::time::Duration;
 use aws::{FAMILIES, HOUR, MINUTE, Subject as _, both_ways, lines, switched, truth};
 use cloudtrail_tls_exporter::aws::Quota;
 use cloudtrail_tls_exporter::source::lake::{KeyExchange, Settings};
-use cloudtrail_tls_exporter::source::query::Recount;
+use cloudtrail_tls_exporter::source::query::{Recount, numbers};
 use cloudtrail_tls_exporter::time::Timestamp;
 use queries::{
     DAY, Queried, counted, deliver_every_20_s, folders, reason, rig_over_an_hour, scanned,
@@ -76,6 +78,15 @@ laws! {
     a_query_of_another_configuration_is_not_taken_for_an_answer,
     results_that_are_gone_are_asked_for_anew,
     an_answer_that_cannot_be_read_is_asked_for_anew_after_some_tries,
+}
+
+laws! {
+    budgets of Settings:
+    half_a_budget_counts_in_part_waits_and_goes_on_the_next_day,
+    no_kill_gives_a_second_budget,
+    what_failed_was_stopped_or_is_not_known_any_more_is_spent,
+    two_regions_share_one_budget,
+    what_waits_longer_than_the_catch_up_limit_is_given_up,
 }
 
 /// As by default, but sooner.
@@ -272,6 +283,41 @@ fn late_calls_are_counted_after_a_long_outage_too() {
             rig.set_clocks(start.plus((2 + outage) * HOUR));
             rig.tick(&mut life).unwrap();
             assert_eq!((counted(&life), late(&life)), (181, 1.0), "{outage} h");
+            rig.end(life);
+        }
+    });
+}
+
+#[test]
+fn a_recount_takes_no_budget_from_what_was_never_counted() {
+    both_ways(|| {
+        // After a day's outage the recount would be out of reach once more is counted, and is due first.
+        for (ample, expected) in [(true, 1.0), (false, 0.0)] {
+            let (mut rig, life, start) = rig_that_counts_again();
+            rig.end(life);
+            deliver_late(&rig, start.plus(50 * MINUTE));
+            deliver_every_20_s(&rig, start.plus(2 * HOUR), start.plus(3 * HOUR));
+            let queries = queries::queries(&rig.double.stats()).len();
+            // As much as was counted at once before.
+            let bytes = numbers::whole(scanned(&rig.double.stats()));
+            rig.setup.budget = Some(if ample { 1 << 40 } else { bytes });
+            rig.set_clocks(start.plus(28 * HOUR));
+            let mut life = rig.start();
+            let outcome = rig.tick(&mut life);
+            assert_eq!((outcome.is_ok(), late(&life)), (ample, expected));
+            let stats = rig.double.stats();
+            let first = &queries::queries(&stats)[queries];
+            let counts = first["queryString"]
+                .as_str()
+                .unwrap()
+                .contains("event_name");
+            assert_eq!(counts, !ample, "{first}");
+            assert!(counted(&life) > 180);
+            if !ample {
+                assert_eq!(reason(outcome), "budget");
+                // The recount that was left out, and what waits.
+                assert_eq!(queries::failures(&life, "budget"), 2.0);
+            }
             rig.end(life);
         }
     });

@@ -3,6 +3,7 @@
 use std::env;
 use std::error::Error;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use crate::source::athena::Athena;
 use crate::source::event_history::EventHistory;
 use crate::source::lake::Lake;
 use crate::source::logs_insights::LogsInsights;
-use crate::source::query::QuerySource;
+use crate::source::query::{Budget, QuerySource};
 use crate::source::trail_files::TrailFiles;
 use crate::source::{Source, Terms};
 use crate::status::Status;
@@ -148,6 +149,9 @@ async fn until_signalled(
     Ok(outcome?)
 }
 
+/// A worker that is ready to run.
+type Run = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// What all workers are made from.
 struct Parts {
     store: Store,
@@ -168,10 +172,13 @@ impl Parts {
             access,
             interval,
             terms,
+            budget,
             kind,
         } = source;
         let metrics = &self.reports.metrics;
         metrics.source_configured(&name, interval, terms);
+        let budget = Arc::new(Budget::new(&name, budget));
+        let mut ready = Vec::new();
         for place in access.places() {
             let mut name = WorkerName {
                 source: name.clone(),
@@ -184,32 +191,36 @@ impl Parts {
                 Kind::TrailFiles(settings) => {
                     let worker = self.load(name, TrailFiles::new(settings)).await?;
                     let pace = Pace::steady(interval);
-                    workers.spawn(worker.on(terms).run(pace, self.stopped.clone()));
+                    ready.push(Box::pin(worker.on(terms).run(pace, self.stopped.clone())) as Run);
                 }
                 Kind::LogsInsights(query, settings) => {
                     let (sdk, quota) = self.aws(&mut name, at, Quota::logs_insights).await;
                     let engine = LogsInsights::new(&sdk, settings, Arc::clone(&quota));
-                    let source = QuerySource::new(engine, query, quota);
-                    self.ask(name, source, terms, interval, workers).await?;
+                    let source = QuerySource::new(engine, query, quota).within(&budget);
+                    ready.push(self.ask(name, source, terms, interval).await?);
                 }
                 Kind::Lake(query, settings) => {
                     let (sdk, quota) = self.aws(&mut name, at, Quota::lake).await;
                     let engine = Lake::new(&sdk, settings, Arc::clone(&quota));
-                    let source = QuerySource::new(engine, query, quota);
-                    self.ask(name, source, terms, interval, workers).await?;
+                    let source = QuerySource::new(engine, query, quota).within(&budget);
+                    ready.push(self.ask(name, source, terms, interval).await?);
                 }
                 Kind::Athena(query, settings) => {
                     let (sdk, quota) = self.aws(&mut name, at, Quota::athena).await;
                     let engine = Athena::new(&sdk, settings, Arc::clone(&quota));
-                    let source = QuerySource::new(engine, query, quota);
-                    self.ask(name, source, terms, interval, workers).await?;
+                    let source = QuerySource::new(engine, query, quota).within(&budget);
+                    ready.push(self.ask(name, source, terms, interval).await?);
                 }
                 Kind::EventHistory(settings) => {
                     let (sdk, quota) = self.aws(&mut name, at, Quota::event_history).await;
                     let source = EventHistory::new(&sdk, settings, quota);
-                    self.ask(name, source, terms, interval, workers).await?;
+                    ready.push(self.ask(name, source, terms, interval).await?);
                 }
             }
+        }
+        // What all of them have spent of their budget is known before any asks.
+        for run in ready {
+            workers.spawn(run);
         }
         Ok(())
     }
@@ -232,18 +243,17 @@ impl Parts {
         (sdk, quota)
     }
 
-    /// Starts the worker of a source that asks AWS.
+    /// The worker of a source that asks AWS.
     async fn ask<S: Source>(
         &self,
         name: WorkerName,
         source: S,
         terms: Terms,
         interval: Duration,
-        workers: &mut JoinSet<()>,
-    ) -> Result<(), Box<dyn Error>> {
+    ) -> Result<Run, Box<dyn Error>> {
         let worker = self.load(name, source).await?.on(terms);
-        workers.spawn(worker.run(Pace::of_windows(interval), self.stopped.clone()));
-        Ok(())
+        let pace = Pace::of_windows(interval);
+        Ok(Box::pin(worker.run(pace, self.stopped.clone())))
     }
 
     async fn load<S: Source>(

@@ -26,10 +26,13 @@ use crate::{programs, support};
 #[macro_export]
 macro_rules! laws {
     ($subject:ty: $($law:ident,)+) => {
+        laws! { queries of $subject: $($law,)+ }
+    };
+    ($module:ident of $subject:ty: $($law:ident,)+) => {
         $(
             #[test]
             fn $law() {
-                $crate::queries::$law::<$subject>();
+                $crate::$module::$law::<$subject>();
             }
         )+
     };
@@ -49,6 +52,8 @@ pub trait Queried: Subject {
     const STARTS: u32;
     /// What is asked for instead of a query that took too long: its halves, or the same again.
     const PARTS: usize;
+    /// What the least query is billed for.
+    const LEAST_BILLED: f64 = 0.0;
     /// Refusals of a start, whether the SDK tries again after them, and what they mean.
     const REFUSALS: &'static [(&'static str, bool, &'static str)];
     /// Ends of a query as the double names them, and what they mean.
