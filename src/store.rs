@@ -8,6 +8,7 @@ mod buckets;
 mod commit;
 mod db;
 mod keys;
+mod read;
 mod runs;
 mod schema;
 
@@ -21,6 +22,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use self::db::Db;
+pub use self::read::{Remembered, remembered};
 use crate::batch::{Batch, ProgressChange};
 use crate::time::Timestamp;
 use crate::tls::TlsVersion;
