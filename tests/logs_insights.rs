@@ -287,7 +287,8 @@ fn the_program_counts_a_log_group_stops_its_query_at_the_end_and_goes_on() {
     let config = home.path().join("config.toml");
     let toml = format!(
         "[state]\npath = '{}/state.db'\n[[sources]]\nname = \"logs\"\ntype = \"logs_insights\"\n\
-         log_groups = [\"{}\"]\nendpoint_url = \"{}\"\nlookback = \"2h\"\ninterval = \"1s\"\n",
+         log_groups = [\"{}\"]\nendpoint_url = \"{}\"\nlookback = \"2h\"\ninterval = \"1s\"\n\
+         budget_bytes_per_day = \"1GiB\"\n",
         home.path().display(),
         aws::GROUP,
         double.endpoint,
@@ -331,6 +332,15 @@ fn the_program_counts_a_log_group_stops_its_query_at_the_end_and_goes_on() {
         &[("aws_service", "s3")],
     );
     assert_eq!(outdated, Some(1.0));
+    let budget = |name: &str| {
+        let name = format!("cloudtrail_tls_exporter_budget_{name}");
+        scrape.value(&name, &[("source", "logs")]).unwrap()
+    };
+    assert_eq!(
+        (budget("bytes"), budget("exhausted")),
+        (f64::from(1 << 30), 0.0)
+    );
+    assert!(budget("used_bytes") > 0.0);
     let starts = [("operation", "StartQuery")];
     assert!(scrape.sum("cloudtrail_tls_exporter_aws_api_requests_total", &starts) >= 1.0);
     double.assert_sound();

@@ -56,7 +56,8 @@ pub trait Engine: Send + Sync + 'static {
     /// Asks for as little as possible, so that AWS's clock is known.
     fn greet(&self) -> impl Future<Output = Result<(), SourceError>> + Send;
 
-    /// Starts a query. Where AWS takes no token, a start is not tried again blindly: it may run, and cost, though its answer was lost.
+    /// Starts a query. Where AWS takes no token, a start is not tried again blindly: it may run, and cost, though its
+    /// answer was lost.
     fn start(
         &self,
         query: &Query,
@@ -127,8 +128,8 @@ impl Look {
         Self::Ended(End::Failed(error), None)
     }
 
-    /// A query that has ended, and what AWS tells of it: of one that was cut short it may tell nothing, which need not mean
-    /// that nothing is billed.
+    /// A query that has ended, and what AWS tells of it: of one that was cut short it may tell nothing, which need not
+    /// mean that nothing is billed.
     pub(super) fn ended(end: End, told: Scanned) -> Self {
         let whole = matches!(end, End::Complete(_) | End::Reworded);
         let scanned = (whole || told.billed_bytes > 0).then_some(told);
@@ -243,10 +244,10 @@ impl<E: Engine> QuerySource<E> {
         if !settled(self.trusted(now)) {
             return Ok(None);
         }
-        let today = self.trusted(now);
-        let spent = match self.afford(&mut leaves, progress, today) {
+        let trusted = self.trusted(now);
+        let spent = match self.afford(&mut leaves, progress, trusted) {
             Ok(spent) => spent,
-            Err(error) => return self.not_afforded(&leaf, progress, today, error).map(Some),
+            Err(error) => return self.not_afforded(&leaf, progress, trusted, error).map(Some),
         };
         let leaf = leaves.last().cloned().unwrap_or(leaf);
         let next = match &progress.next {

@@ -228,7 +228,7 @@ pub fn a_reply_that_hangs_is_given_up_and_a_lost_start_is_not_paid_for_again_and
         (S::START, S::STARTS, json!({"reset": "after"}), "connection"),
     ] {
         let (mut rig, _) = rig_over_an_hour::<S>();
-        rig.setup.patience = Duration::from_millis(300);
+        rig.setup.patience = Duration::from_secs(1);
         let mut life = rig.start();
         rig.double.fault(operation, times, action);
         assert_eq!(tick_until_done(&rig, &mut life, 10), [expected]);

@@ -51,8 +51,8 @@ fn doublings(seconds: u64) -> u32 {
 }
 
 impl Estimates {
-    /// What a query for what `leaf` asks is billed for over `seconds`; `None` if nothing is known. What was never asked
-    /// is taken for the most costly of what was.
+    /// What a query for what `leaf` asks is billed for over `seconds`; `None` if nothing is known. What was never
+    /// asked is taken for the most costly of what was.
     pub(super) fn of(&self, leaf: &Leaf, seconds: u64) -> Option<u64> {
         let all = || self.0.iter().map(|taken| taken.over(seconds)).max();
         self.of_kind(leaf, seconds).or_else(all)
@@ -65,9 +65,9 @@ impl Estimates {
         nearest.map(|taken| taken.over(seconds))
     }
 
-    /// Takes in what a query was billed for that was expected to take `expected`, over `seconds`, or 0 if its length does
-    /// not matter. More is believed at once, less by and by; but at once too where the query was let through because
-    /// the estimate was too old to be believed.
+    /// Takes in what a query was billed for, over `seconds`, or 0 if its length does not matter. More is believed at
+    /// once, less by and by; but at once too where it was let through for less than it was `expected` to take, because
+    /// the estimate was too old to be believed. Without a budget nothing is expected.
     pub(super) fn learn(&mut self, leaf: &Leaf, seconds: u64, bytes: u64, expected: u64) {
         let known = self
             .0
@@ -75,7 +75,9 @@ impl Estimates {
             .position(|taken| taken.is_of(leaf) && doublings(taken.seconds) == doublings(seconds));
         let before = known.map(|known| self.0.remove(known).over(seconds));
         let bytes = match before {
-            Some(before) if before > bytes && expected >= before => before - (before - bytes) / 4,
+            Some(before) if before > bytes && (expected == 0 || expected >= before) => {
+                before - (before - bytes) / 4
+            }
             Some(before) if before > bytes => {
                 self.0.retain(|taken| !taken.is_of(leaf));
                 bytes
@@ -111,8 +113,8 @@ pub(super) struct Offer<'o> {
 }
 
 impl Offer<'_> {
-    /// Up to when the leaf can be asked with `left` bytes, and for how many: as many buckets as fit. If nothing is known,
-    /// one bucket, which teaches. If not even the least fits, its estimate may have become too high: from the second
+    /// Up to when the leaf can be asked with `left` bytes, and for how many: as many buckets as fit. If nothing is
+    /// known, one bucket, which teaches. If not even the least fits, its estimate may have become too high: from the second
     /// day without a query on, it is halved for each.
     pub(super) fn fitting(&self, left: u64) -> Option<(Timestamp, u64)> {
         let window = self.leaf.window;
@@ -263,7 +265,9 @@ mod tests {
         };
         assert_eq!(learn(4000, 1000), 4000);
         assert_eq!(learn(2000, 4000), 3500);
-        // It was let through though 3500 did not fit.
+        assert_eq!(learn(3100, 0), 3400);
+        assert_eq!(learn(3400, 0), 3400);
+        // It was let through though 3400 did not fit.
         assert_eq!(learn(2000, 875), 2000);
     }
 
@@ -313,7 +317,7 @@ mod tests {
             (offer(&estimates, 699), offer(&estimates, 700)),
             (None, Some((true, 700)))
         );
-        estimates.learn(&leaf(1440), 0, 1, 0);
+        estimates.learn(&leaf(1440), 0, 1, 1);
         assert_eq!(
             (offer(&estimates, 9), offer(&estimates, 10)),
             (None, Some((true, 10)))

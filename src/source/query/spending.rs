@@ -1,4 +1,5 @@
-//! How a query source keeps its budget: what is asked is cut to what is left, and what a query cost is stored with its end.
+//! How a query source keeps its budget: what is asked is cut to what is left, and what a query cost is stored with
+//! its end.
 
 use std::error::Error as _;
 use std::sync::Arc;
