@@ -17,7 +17,7 @@ use prometheus::{
 
 use self::removal::Labelled;
 use crate::batch::Batch;
-use crate::source::{Reason, Requests, Terms};
+use crate::source::{Reason, Requests, Spending, Terms};
 use crate::store::{Committed, WorkerName, WorkerState};
 use crate::time::Timestamp;
 
@@ -44,6 +44,9 @@ pub struct Metrics {
     scanned_bytes: IntCounterVec,
     scanned_records: IntCounterVec,
     cost: CounterVec,
+    budget: IntGaugeVec,
+    budget_used: IntGaugeVec,
+    budget_exhausted: IntGaugeVec,
     skipped: IntCounterVec,
     late: IntCounterVec,
     api_requests: IntCounterVec,
@@ -210,6 +213,21 @@ impl Metrics {
                 &["source"],
                 "What the billed bytes cost at the source's `price_per_gib`.",
             )?,
+            budget: of.gauges(
+                "budget_bytes",
+                &["source"],
+                "The source's `budget_bytes_per_day`, if it has one.",
+            )?,
+            budget_used: of.gauges(
+                "budget_used_bytes",
+                &["source"],
+                "Bytes billed for queries that were started on this day (UTC), those before a restart included.",
+            )?,
+            budget_exhausted: of.gauges(
+                "budget_exhausted",
+                &["source"],
+                "1 while something is due that the day's budget has no room for.",
+            )?,
             skipped: of.counters(
                 "skipped_seconds_total",
                 &WORKER,
@@ -375,6 +393,19 @@ impl Metrics {
         }
         if let Some(ahead) = requests.ahead {
             self.clock_skew.with_label_values(&[source]).set(ahead);
+        }
+    }
+
+    /// A worker's source has used so much of its budget.
+    pub fn budget_used(&self, worker: &WorkerName, spending: Spending) {
+        let source = [worker.source.as_str()];
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        for (gauge, value) in [
+            (&self.budget, bytes(spending.limit)),
+            (&self.budget_used, bytes(spending.used)),
+            (&self.budget_exhausted, i64::from(spending.exhausted)),
+        ] {
+            gauge.with_label_values(&source).set(value);
         }
     }
 

@@ -15,6 +15,7 @@ use std::error::Error;
 use std::future::Future;
 use std::time::Duration;
 
+pub use self::query::Spending;
 use crate::batch::{Batch, ProgressChange};
 use crate::time::Timestamp;
 use crate::window::Schedule;
@@ -34,6 +35,14 @@ pub trait Source: Send + 'static {
         progress: &Self::Progress,
         now: Timestamp,
     ) -> impl Future<Output = Result<Option<Batch>, SourceError>> + Send;
+
+    /// What was stored for this source is known now: it is told before any worker of the source asks.
+    fn loaded(&mut self, _: &Self::Progress) {}
+
+    /// How much of its budget the source has used, if it has one.
+    fn spending(&self, _: Timestamp) -> Option<Spending> {
+        None
+    }
 
     /// What was asked of AWS since this was called last.
     fn requests(&mut self) -> Requests {

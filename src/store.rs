@@ -10,6 +10,7 @@ mod callers;
 mod commit;
 mod db;
 mod keys;
+mod read;
 mod runs;
 mod schema;
 mod workers;
@@ -25,6 +26,7 @@ use tokio::sync::{oneshot, watch};
 
 pub use self::callers::CALLERS;
 use self::db::Db;
+pub use self::read::{Remembered, remembered};
 use crate::batch::{Batch, ProgressChange};
 use crate::call::CallerLabels;
 use crate::series;

@@ -113,12 +113,13 @@ impl<S: Source> Worker<S> {
     pub fn new(
         name: WorkerName,
         state: &WorkerState,
-        source: S,
+        mut source: S,
         store: Store,
         reports: Reports,
         now: fn() -> Timestamp,
     ) -> Result<Self, BadProgress> {
         let progress = progress_of(state)?;
+        source.loaded(&progress);
         reports.metrics.worker_loaded(&name, state);
         reports
             .status
@@ -154,13 +155,18 @@ impl<S: Source> Worker<S> {
             failures = if result.is_ok() { 0 } else { failures + 1 };
             let paid = matches!(&result, Err(TickError::Source(error)) if error.paid);
             next = pace.next(began, Moment::now(), failures, paid);
-            if let Err(error) = result {
-                warn!(
+            match result {
+                Ok(()) => {}
+                // The log has a line for when it began.
+                Err(error) if error.reason() == Reason::Budget => {
+                    debug!(source = self.name.source, %error, "waits");
+                }
+                Err(error) => warn!(
                     source = self.name.source,
                     reason = error.reason().label(),
                     error = chain(&error),
                     "not counted, stays due"
-                );
+                ),
             }
         }
         self.source.stop(&self.progress).await;
@@ -256,10 +262,13 @@ impl<S: Source> Worker<S> {
         }
     }
 
-    /// Tells the requests to AWS; returns how far the host's clock is ahead of AWS's.
+    /// Tells the requests to AWS, and what they spent; returns how far the host's clock is ahead of AWS's.
     fn tell_requests(&mut self) -> Option<i64> {
         let requests = self.source.requests();
         self.reports.metrics.requests_sent(&self.name, &requests);
+        if let Some(spending) = self.source.spending((self.now)()) {
+            self.reports.metrics.budget_used(&self.name, spending);
+        }
         requests.ahead
     }
 }

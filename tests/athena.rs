@@ -3,6 +3,8 @@
 
 #[path = "support/aws.rs"]
 mod aws;
+#[path = "support/budgets.rs"]
+mod budgets;
 #[path = "support/programs.rs"]
 mod programs;
 #[path = "support/queries.rs"]
@@ -30,6 +32,7 @@ impl Queried for Settings {
     const GREET: &'static str = "GetWorkGroup";
     const STARTS: u32 = 3;
     const PARTS: usize = 1;
+    const LEAST_BILLED: f64 = 10.0 * 1024.0 * 1024.0;
     const GONE: &'static str = "InvalidRequestException";
     const REFUSALS: &'static [(&'static str, bool, &'static str)] = &[
         ("TooManyRequestsException", true, "throttled"),
@@ -75,6 +78,15 @@ laws! {
     a_query_of_another_configuration_is_not_taken_for_an_answer,
     results_that_are_gone_are_asked_for_anew,
     an_answer_that_cannot_be_read_is_asked_for_anew_after_some_tries,
+}
+
+laws! {
+    budgets of Settings:
+    half_a_budget_counts_in_part_waits_and_goes_on_the_next_day,
+    no_kill_gives_a_second_budget,
+    what_failed_was_stopped_or_is_not_known_any_more_is_spent,
+    two_regions_share_one_budget,
+    what_waits_longer_than_the_catch_up_limit_is_given_up,
 }
 
 /// Makes the rig's table anew in another layout, with or without key exchanges.

@@ -8,8 +8,15 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
 
+use cloudtrail_tls_exporter::batch::{Batch, ProgressChange};
+use cloudtrail_tls_exporter::store::{Settings, Store, WorkerName};
+use cloudtrail_tls_exporter::time::Timestamp;
+use cloudtrail_tls_exporter::tls::TlsVersion;
 use programs::run;
 use support::{BINARY, config};
 
@@ -82,6 +89,122 @@ fn a_valid_file_is_told_with_its_sources() {
                 logs (logs_insights), every 5m\n  lake (lake), every 1h\n  athena (athena), every 1day\n  \
                 history (event_history), every 5m\n";
     assert_eq!(found, (0, told.to_owned(), String::new()));
+}
+
+/// A store in which these workers of the source `logs` know what an hour takes; it stays open.
+fn store_that_knows(path: &Path, workers: &[(&str, u64)]) -> Store {
+    let day = Duration::from_secs(86_400);
+    let settings = Settings {
+        path: Some(path.to_owned()),
+        retention: 35 * day,
+        window: day,
+        bucket: Duration::from_secs(300),
+        minimum_version: TlsVersion::Tls12,
+        quiet_period: 7 * day,
+        series: Default::default(),
+        callers: Default::default(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let store = Store::open(settings, |_| {}).unwrap();
+    for (region, bytes) in workers {
+        let name = WorkerName {
+            source: "logs".into(),
+            source_type: "logs_insights",
+            account: String::new(),
+            region: (*region).to_owned(),
+        };
+        let taken = |ask: &str, bytes: u64, seconds: u64| {
+            format!(
+                r#"{{"ask":"{ask}","control":false,"recount":false,"bytes":{bytes},"seconds":{seconds}}}"#
+            )
+        };
+        // Six hours at once took no more, and another question took more.
+        let rows = [
+            taken("calls", *bytes, 21_600),
+            taken("calls", *bytes, 3600),
+            taken("calls_without_event_name", 100 * *bytes, 3600),
+        ];
+        let batch = Batch {
+            progress: vec![ProgressChange::put(
+                "estimates",
+                format!("[{}]", rows.join(",")),
+            )],
+            ..Batch::default()
+        };
+        let now = Timestamp::now();
+        runtime.block_on(async {
+            let worker = store.worker(name, now).await.unwrap();
+            store.commit(worker.id, Arc::new(batch), now).await.unwrap();
+        });
+    }
+    store
+}
+
+#[test]
+fn a_budget_below_what_counting_took_is_told_while_the_exporter_runs_and_after() {
+    let home = tempfile::tempdir().unwrap();
+    // A name that a URI would take for something else.
+    let path = home.path().join("state 100%?#.db");
+    let checked = |budget: &str, more: &str| {
+        let file = home.path().join("config.toml");
+        let toml = format!(
+            "[state]\npath = '{}'\n[[sources]]\nname = \"trail\"\ntype = \"trail_files\"\nlocation = \"/a\"\n\
+             [[sources]]\nname = \"logs\"\ntype = \"logs_insights\"\nlog_groups = [\"a\"]\ninterval = \"1h\"\n\
+             budget_bytes_per_day = \"{budget}\"\n{more}",
+            path.display()
+        );
+        fs::write(&file, toml).unwrap();
+        let (code, out, error) = check(file.to_str().unwrap(), &[]);
+        assert_eq!((code, error.as_str()), (0, ""), "{out}");
+        let told = out
+            .split_once("logs (logs_insights), every 1h\n")
+            .unwrap()
+            .1;
+        told.to_owned()
+    };
+    let beside = || {
+        let files = fs::read_dir(home.path()).unwrap();
+        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        names
+            .filter(|name| name.starts_with("state"))
+            .collect::<BTreeSet<_>>()
+    };
+    let told = |needed: &str| {
+        format!(
+            "warning: sources[1].budget_bytes_per_day = 1.0 GiB: below what counting took lately, about {needed} a day: \
+             the source will fall behind, and give up what is older than `catch_up_limit`\n"
+        )
+    };
+    assert_eq!(checked("1GiB", ""), "");
+    assert_eq!(beside(), BTreeSet::new(), "no store comes into being");
+
+    let mib = 1024 * 1024;
+    let store = store_that_knows(&path, &[("eu-west-1", 32 * mib), ("us-east-1", 32 * mib)]);
+    let look = || {
+        let files = beside();
+        assert_eq!(checked("1GiB", ""), told("1.5 GiB"));
+        assert_eq!(checked("1536MiB", ""), "");
+        // A Region that is not asked any more needs nothing.
+        assert_eq!(checked("1GiB", "regions = [\"us-east-1\", \"x\"]\n"), "");
+        let one = checked("700MiB", "regions = [\"us-east-1\"]\n");
+        assert!(one.contains("about 768.0 MiB a day"), "{one}");
+        assert_eq!(beside(), files, "nothing comes into being beside the store");
+        files.len()
+    };
+    // The lock, the log and its index are there while it runs.
+    assert_eq!(look(), 4);
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(store.close());
+    assert_eq!(look(), 2);
+
+    fs::write(&path, "no store").unwrap();
+    let note = checked("1GiB", "");
+    let start = "warning: sources[1].budget_bytes_per_day: not compared with what was scanned, as ";
+    assert!(note.starts_with(start), "{note}");
 }
 
 #[test]

@@ -932,6 +932,24 @@ fn json_has_the_same_facts_in_one_document() {
 }
 
 #[test]
+fn a_budget_is_compared_with_what_a_day_takes() {
+    let rig = Rig::of_logs(json!({}));
+    for (budget, verdict) in [("1GiB", "ok"), ("100KiB", "warning")] {
+        let source = format!("{LOGS}budget_bytes_per_day = \"{budget}\"\n");
+        let (code, text, error) = rig.doctor(&source, &[]);
+        assert_eq!(code, 0, "{text}{error}");
+        let told = text.lines().find(|line| line.contains(" budget "));
+        let told = told.unwrap_or_else(|| panic!("{text}"));
+        assert!(told.trim_start().starts_with(verdict), "{told}");
+        assert_eq!(
+            text.contains("raise `budget_bytes_per_day`"),
+            verdict == "warning"
+        );
+    }
+    assert!(!rig.doctor(LOGS, &[]).1.contains(" budget "));
+}
+
+#[test]
 fn each_region_of_a_source_is_looked_at() {
     let rig = Rig::of_logs(json!({}));
     let source = format!("{LOGS}regions = [\"eu-west-1\", \"us-east-1\"]\n");

@@ -2,6 +2,8 @@
 
 #[path = "support/aws.rs"]
 mod aws;
+#[path = "support/budgets.rs"]
+mod budgets;
 #[path = "support/programs.rs"]
 mod programs;
 #[path = "support/queries.rs"]
@@ -13,7 +15,7 @@ use std::time::Duration;
 use aws::{FAMILIES, HOUR, MINUTE, Subject as _, both_ways, lines, switched, truth};
 use cloudtrail_tls_exporter::aws::Quota;
 use cloudtrail_tls_exporter::source::lake::{KeyExchange, Settings};
-use cloudtrail_tls_exporter::source::query::Recount;
+use cloudtrail_tls_exporter::source::query::{Recount, numbers};
 use cloudtrail_tls_exporter::time::Timestamp;
 use queries::{
     DAY, Queried, counted, deliver_every_20_s, folders, reason, rig_over_an_hour, scanned,
@@ -76,6 +78,15 @@ laws! {
     a_query_of_another_configuration_is_not_taken_for_an_answer,
     results_that_are_gone_are_asked_for_anew,
     an_answer_that_cannot_be_read_is_asked_for_anew_after_some_tries,
+}
+
+laws! {
+    budgets of Settings:
+    half_a_budget_counts_in_part_waits_and_goes_on_the_next_day,
+    no_kill_gives_a_second_budget,
+    what_failed_was_stopped_or_is_not_known_any_more_is_spent,
+    two_regions_share_one_budget,
+    what_waits_longer_than_the_catch_up_limit_is_given_up,
 }
 
 /// As by default, but sooner.
@@ -184,11 +195,18 @@ fn late_calls_are_counted_once_and_only_buckets_that_differ_are_asked_for_again(
 /// A rig whose windows settle after 20 minutes, end at half hours and are counted again after two hours, over an hour
 /// of records that is counted.
 fn rig_that_counts_again() -> (Rig, Life, Timestamp) {
+    rig_that_counts_again_within(23 * HOUR)
+}
+
+fn rig_that_counts_again_within(reach: Duration) -> (Rig, Life, Timestamp) {
     let start = start_of_day();
     let mut rig = Rig::new(start.plus(HOUR));
     rig.setup.query.schedule.settle = 20 * MINUTE;
     rig.setup.query.schedule.interval = 30 * MINUTE;
-    rig.setup.query.recount = Some(recount(2 * HOUR));
+    rig.setup.query.recount = Some(Recount {
+        reach,
+        ..recount(2 * HOUR)
+    });
     rig.setup.query.lookback = 2 * HOUR;
     deliver_every_20_s(&rig, start, start.plus(HOUR));
     let mut life = rig.start();
@@ -272,6 +290,42 @@ fn late_calls_are_counted_after_a_long_outage_too() {
             rig.set_clocks(start.plus((2 + outage) * HOUR));
             rig.tick(&mut life).unwrap();
             assert_eq!((counted(&life), late(&life)), (181, 1.0), "{outage} h");
+            rig.end(life);
+        }
+    });
+}
+
+#[test]
+fn a_recount_takes_no_budget_from_what_was_never_counted() {
+    both_ways(|| {
+        // After the outage the recount would be out of reach once more is counted, and is due first.
+        for (ample, expected) in [(true, 1.0), (false, 0.0)] {
+            let (mut rig, life, start) = rig_that_counts_again_within(5 * HOUR);
+            rig.end(life);
+            deliver_late(&rig, start.plus(50 * MINUTE));
+            deliver_every_20_s(&rig, start.plus(2 * HOUR), start.plus(3 * HOUR));
+            let queries = queries::queries(&rig.double.stats()).len();
+            // As much as was spent before on this day, and hardly more.
+            let bytes = numbers::whole(scanned(&rig.double.stats())) + 1;
+            rig.setup.budget = Some(if ample { 1 << 40 } else { bytes });
+            rig.set_clocks(start.plus(10 * HOUR));
+            let mut life = rig.start();
+            let outcome = rig.tick(&mut life);
+            assert_eq!((outcome.is_ok(), late(&life)), (ample, expected));
+            let stats = rig.double.stats();
+            let asked = queries::queries(&stats).split_off(queries);
+            let text = |query: &Value| query["queryString"].as_str().unwrap().to_owned();
+            let checks = asked
+                .iter()
+                .filter(|query| !text(query).contains("event_name"));
+            assert_eq!(checks.count() > 0, ample, "{asked:?}");
+            if ample {
+                assert_eq!(counted(&life), 361);
+            } else {
+                assert_eq!(reason(outcome), "budget");
+                // The recount that was left out, and what waits.
+                assert!(queries::failures(&life, "budget") >= 2.0);
+            }
             rig.end(life);
         }
     });

@@ -20,7 +20,7 @@ const LAYERS: [(&str, &str, &str); 23] = [
      "tokio aws_config aws_credential_types aws_smithy_runtime_api aws_smithy_types governor"),
     ("source", "aws batch call record time tls window",
      "tokio tracing serde serde_json thiserror libdeflater flate2 memchr simdutf8 uuid xxhash_rust hashbrown walkdir \
-      globset humantime fastrand aws_config aws_sdk_athena aws_sdk_cloudtrail aws_sdk_cloudwatchlogs"),
+      globset humantime bytesize fastrand aws_config aws_sdk_athena aws_sdk_cloudtrail aws_sdk_cloudwatchlogs"),
     ("sample_trail", "time", "serde_json flate2 uuid fastrand"),
     ("series", "call tls", "hashbrown xxhash_rust"),
     ("totals", "call series time tls", "hashbrown"),
@@ -32,12 +32,12 @@ const LAYERS: [(&str, &str, &str); 23] = [
     ("exposition", "call metrics series time tls totals", "bytes prometheus flate2 crc32fast hashbrown"),
     ("http", "exposition metrics shutdown status time", "tokio hyper hyper_util bytes tracing humantime"),
     ("logging", "", "tracing tracing_subscriber tracing_logfmt"),
-    ("config", "aws call exposition logging series source store tls window", "config thiserror humantime strsim"),
+    ("config", "aws call exposition logging series source store tls window", "config thiserror humantime bytesize strsim"),
     ("cli", "logging", "clap humantime"),
     ("commands",
      "aws batch cli config exposition http logging metrics sample_trail shutdown source status store time tls window \
       worker",
-     "tokio tracing serde_json humantime tempfile fastrand aws_sdk_athena aws_sdk_cloudtrail aws_sdk_cloudwatchlogs \
+     "tokio tracing serde_json humantime bytesize tempfile fastrand aws_sdk_athena aws_sdk_cloudtrail aws_sdk_cloudwatchlogs \
       aws_sdk_sts"),
     ("main", "cli commands worker", "clap"),
 ];

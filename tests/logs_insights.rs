@@ -2,6 +2,8 @@
 
 #[path = "support/aws.rs"]
 mod aws;
+#[path = "support/budgets.rs"]
+mod budgets;
 #[path = "support/programs.rs"]
 mod programs;
 #[path = "support/queries.rs"]
@@ -73,6 +75,15 @@ laws! {
     a_query_of_another_configuration_is_not_taken_for_an_answer,
     results_that_are_gone_are_asked_for_anew,
     an_answer_that_cannot_be_read_is_asked_for_anew_after_some_tries,
+}
+
+laws! {
+    budgets of Settings:
+    half_a_budget_counts_in_part_waits_and_goes_on_the_next_day,
+    no_kill_gives_a_second_budget,
+    what_failed_was_stopped_or_is_not_known_any_more_is_spent,
+    two_regions_share_one_budget,
+    what_waits_longer_than_the_catch_up_limit_is_given_up,
 }
 
 /// Runs a day of five-minute ticks and compares every label set of the scrape with the truth.
@@ -276,7 +287,8 @@ fn the_program_counts_a_log_group_stops_its_query_at_the_end_and_goes_on() {
     let config = home.path().join("config.toml");
     let toml = format!(
         "[state]\npath = '{}/state.db'\n[[sources]]\nname = \"logs\"\ntype = \"logs_insights\"\n\
-         log_groups = [\"{}\"]\nendpoint_url = \"{}\"\nlookback = \"2h\"\ninterval = \"1s\"\n",
+         log_groups = [\"{}\"]\nendpoint_url = \"{}\"\nlookback = \"2h\"\ninterval = \"1s\"\n\
+         budget_bytes_per_day = \"1GiB\"\n",
         home.path().display(),
         aws::GROUP,
         double.endpoint,
@@ -320,6 +332,15 @@ fn the_program_counts_a_log_group_stops_its_query_at_the_end_and_goes_on() {
         &[("aws_service", "s3")],
     );
     assert_eq!(outdated, Some(1.0));
+    let budget = |name: &str| {
+        let name = format!("cloudtrail_tls_exporter_budget_{name}");
+        scrape.value(&name, &[("source", "logs")]).unwrap()
+    };
+    assert_eq!(
+        (budget("bytes"), budget("exhausted")),
+        (f64::from(1 << 30), 0.0)
+    );
+    assert!(budget("used_bytes") > 0.0);
     let starts = [("operation", "StartQuery")];
     assert!(scrape.sum("cloudtrail_tls_exporter_aws_api_requests_total", &starts) >= 1.0);
     double.assert_sound();

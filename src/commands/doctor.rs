@@ -3,6 +3,7 @@
 //! It asks by the exporter's own engines, over as little time as proves something, and writes to no store.
 
 mod athena;
+mod budget;
 mod event_history;
 mod lake;
 mod logs_insights;
@@ -89,6 +90,7 @@ async fn look_at(source: &Source, place: &Place) -> Section {
         let aws = Aws::find(&source.access, place, &mut section).await;
         if let Some(aws) = aws {
             ask(&aws, source, &mut section).await;
+            budget::check(source, &mut section);
         }
         place::judge_identity(&mut section);
     }

@@ -26,6 +26,7 @@ use crate::http::{self, reload, routes::App};
 use crate::logging::{self, Log};
 use crate::metrics::{self, Metrics};
 use crate::shutdown::{self, HANGUP, Signals};
+use crate::source::query::Budgets;
 use crate::status::Status;
 use crate::store::Store;
 use crate::time::Timestamp;
@@ -148,6 +149,7 @@ async fn until_signalled(plan: Plan<'_>, mut signals: Signals) -> Result<(), Box
             status,
         },
         quotas: Quotas::default(),
+        budgets: Budgets::default(),
     };
     let mut supervisor = Supervisor::start(parts, publisher, config).await?;
     metrics.config_loaded(Timestamp::now());

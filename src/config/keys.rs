@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use config::{Value, ValueKind};
 
 /// The longest duration.
@@ -260,6 +261,17 @@ pub(super) fn duration(text: &str, rule: &str) -> Result<Duration, String> {
         return Err("must not be longer than 100 years".to_owned());
     }
     Ok(duration)
+}
+
+/// Reads a size. Without a unit, nobody can tell whether one was forgotten.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let rule = "must be a size with its unit, such as \"50GiB\"";
+    let bare = text.ends_with(|c: char| !c.is_ascii_alphabetic());
+    let size: ByteSize = text.parse().map_err(|_| rule.to_owned())?;
+    match bare {
+        true => Err(rule.to_owned()),
+        false => Ok(size.as_u64()),
+    }
 }
 
 /// The table of a dotted key, and its name there.

@@ -27,6 +27,8 @@ pub struct Source {
     pub interval: Duration,
     /// When its windows settle, and what its bytes cost.
     pub terms: Terms,
+    /// The most bytes that AWS may bill for its queries of a day.
+    pub budget: Option<u64>,
     /// What it is.
     pub kind: Kind,
 }
@@ -122,6 +124,7 @@ pub(super) fn sources(keys: &mut Keys, shared: &Shared) -> Vec<Source> {
                 access: Access::default(),
                 interval: table.interval("10s"),
                 terms: Terms::default(),
+                budget: table.no_budget(),
                 kind: Kind::TrailFiles(trail_files(&mut table)),
             }),
             // A missing `type` has been told already.

@@ -35,6 +35,13 @@ impl Metrics {
         self.remove(&[("source", source)]);
     }
 
+    /// A source has no budget any more.
+    pub fn budget_removed(&self, source: &str) {
+        for gauge in [&self.budget, &self.budget_used, &self.budget_exhausted] {
+            gauge.remove_all(&[("source", source)]);
+        }
+    }
+
     /// A worker is gone, and its series with it.
     pub fn worker_removed(&self, worker: &WorkerName) {
         let [source, account, region] = labels(worker);

@@ -28,7 +28,7 @@ use crate::batch::Scanned;
 use crate::source::{Reason, SourceError};
 
 /// A query is billed for at least this much: 10 MB, as those quote it who write of AWS's prices.
-const LEAST_BILLED: u64 = 10 << 20;
+pub const LEAST_BILLED: u64 = 10 << 20;
 
 /// How a table is partitioned, and what its `eventtime` is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -230,6 +230,8 @@ impl Athena {
 impl Engine for Athena {
     /// A query reads all files of the days that it names.
     const PARTS_SAVE: bool = false;
+    const TOKENS: bool = true;
+    const LEAST_BILLED: u64 = LEAST_BILLED;
 
     fn identity(&self) -> String {
         format!("{:?}", self.settings)
@@ -321,7 +323,7 @@ impl Engine for Athena {
             // Athena does not tell them.
             records: 0,
         };
-        Ok(Look::Ended(end, scanned))
+        Ok(Look::Ended(end, Some(scanned)))
     }
 
     async fn stop(&self, id: &str) -> Result<(), SourceError> {

@@ -248,7 +248,7 @@ impl Engine for Lake {
         let scanned = told
             .query_statistics()
             .map_or_else(Scanned::default, scanned);
-        Ok(Look::Ended(end, scanned))
+        Ok(Look::ended(end, scanned))
     }
 
     async fn stop(&self, id: &str) -> Result<(), SourceError> {

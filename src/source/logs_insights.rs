@@ -187,7 +187,7 @@ impl Engine for LogsInsights {
             )),
             _ => return Ok(Look::Running),
         };
-        Ok(Look::Ended(end, scanned))
+        Ok(Look::ended(end, scanned))
     }
 
     async fn stop(&self, id: &str) -> Result<(), SourceError> {

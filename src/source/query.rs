@@ -2,11 +2,14 @@
 //! the query's id stored before its answer is awaited; a window split where the answer would not be whole.
 
 mod answer;
+mod budget;
+mod estimates;
 mod flight;
 mod leaf;
 pub mod numbers;
 mod plan;
 mod progress;
+mod spending;
 mod steps;
 
 use std::future::Future;
@@ -21,12 +24,15 @@ use tracing::debug;
 use xxhash_rust::xxh3::xxh3_128;
 
 pub use self::answer::{Answer, CallRow, Members, MetMembers, Rows};
+pub use self::budget::{Budget, Budgets, Spending};
+use self::budget::{Share, Spent, day_of};
 pub use self::leaf::{Ask, Leaf, Part};
 use self::plan::Plan;
 pub use self::plan::{Recount, Settings};
 use self::progress::Next;
 pub use self::progress::QueryProgress;
-use self::steps::{asked, begun_anew, passed, prepared};
+use self::spending::spent_change;
+use self::steps::{asked, begun_anew, moved_on, passed, prepared};
 use crate::aws::{Observer, Quota};
 use crate::batch::{Batch, Scanned};
 use crate::source::{Reason, Requests, Source, SourceError};
@@ -39,6 +45,10 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub trait Engine: Send + Sync + 'static {
     /// Whether a shorter time is less work: it is not where a query reads whole days, whatever it asks.
     const PARTS_SAVE: bool;
+    /// Whether AWS takes a token: the same query and token are one query, however often it is started.
+    const TOKENS: bool = false;
+    /// The bytes that the least query is billed for.
+    const LEAST_BILLED: u64 = 0;
 
     /// What is asked, whatever the time: the numbers of another question cannot be compared with its.
     fn identity(&self) -> String;
@@ -46,8 +56,8 @@ pub trait Engine: Send + Sync + 'static {
     /// Asks for as little as possible, so that AWS's clock is known.
     fn greet(&self) -> impl Future<Output = Result<(), SourceError>> + Send;
 
-    /// Starts a query. Where AWS takes a token, the same query and token are one query, however often it is started;
-    /// elsewhere a start is not tried again blindly: it may run, and cost, though its answer was lost.
+    /// Starts a query. Where AWS takes no token, a start is not tried again blindly: it may run, and cost, though its
+    /// answer was lost.
     fn start(
         &self,
         query: &Query,
@@ -93,8 +103,8 @@ pub enum Started {
 pub enum Look {
     /// It runs, or waits to.
     Running,
-    /// It has ended, and this was scanned for it.
-    Ended(End, Scanned),
+    /// It has ended, and this was scanned for it, where AWS tells.
+    Ended(End, Option<Scanned>),
 }
 
 /// How a query ended.
@@ -115,7 +125,15 @@ pub enum End {
 impl Look {
     /// A query of which AWS knows nothing.
     pub(super) fn unknown(error: SourceError) -> Self {
-        Self::Ended(End::Failed(error), Scanned::default())
+        Self::Ended(End::Failed(error), None)
+    }
+
+    /// A query that has ended, and what AWS tells of it: of one that was cut short it may tell nothing, which need not
+    /// mean that nothing is billed.
+    pub(super) fn ended(end: End, told: Scanned) -> Self {
+        let whole = matches!(end, End::Complete(_) | End::Reworded);
+        let scanned = (whole || told.billed_bytes > 0).then_some(told);
+        Self::Ended(end, scanned)
     }
 }
 
@@ -149,6 +167,10 @@ pub struct QuerySource<E> {
     failure: Option<SourceError>,
     /// The longest window, shorter than the schedule's as long as longer ones have too many rows.
     longest: Duration,
+    /// Its part of the source's budget.
+    share: Share,
+    /// Whether AWS refused the start of what is started next.
+    refused: bool,
 }
 
 impl<E: Engine> QuerySource<E> {
@@ -175,6 +197,8 @@ impl<E: Engine> QuerySource<E> {
             own: None,
             went_well: 0,
             failure: None,
+            share: Share::of(&Arc::new(Budget::new("", None))),
+            refused: false,
         }
     }
 
@@ -203,8 +227,11 @@ impl<E: Engine> QuerySource<E> {
                 .settings
                 .plan(progress, self.longest, self.trusted(now));
         }
-        let leaves = match plan {
-            Plan::Nothing => return Ok(None),
+        let mut leaves = match plan {
+            Plan::Nothing => {
+                self.share.needs_nothing();
+                return Ok(None);
+            }
             Plan::Step(batch) => return Ok(Some(*batch)),
             Plan::Ask(leaves) => leaves,
         };
@@ -212,23 +239,47 @@ impl<E: Engine> QuerySource<E> {
             return Ok(None);
         };
         let settle = self.settings.schedule.settle;
-        let settled =
-            |now: Timestamp| !leaf.holds_watermark() || leaf.window.to.plus(settle) <= now;
+        let (held, to) = (leaf.holds_watermark(), leaf.window.to);
+        let settled = |now: Timestamp| !held || to.plus(settle) <= now;
         if !settled(self.trusted(now)) {
             return Ok(None);
         }
-        let next = match &progress.next {
-            Some(next) if next.query.leaf == leaf && leaves == progress.list_of(&leaf) => next,
-            _ => return Ok(Some(self.prepare(&leaves, leaf, progress))),
+        let trusted = self.trusted(now);
+        let spent = match self.afford(&mut leaves, progress, trusted) {
+            Ok(spent) => spent,
+            Err(error) => return self.not_afforded(&leaf, progress, trusted, error).map(Some),
         };
+        let leaf = leaves.last().cloned().unwrap_or(leaf);
+        let next = match &progress.next {
+            Some(next)
+                if next.query.leaf == leaf
+                    && leaves == progress.list_of(&leaf)
+                    && !self.may_run(next) =>
+            {
+                next
+            }
+            _ => return Ok(Some(self.prepare(&leaves, leaf, progress, spent))),
+        };
+        if let Some(change) = spent_change(spent, progress) {
+            return Ok(Some(moved_on(change)));
+        }
         let id = match self.start(next).await {
             Ok(Started::Query(id)) => id,
-            Ok(Started::Nothing) => return Ok(Some(passed(&leaf, progress))),
+            Ok(Started::Nothing) => {
+                let mut batch = passed(&leaf, progress);
+                batch
+                    .progress
+                    .extend(spent_change(spent.reserving(0), progress));
+                return Ok(Some(batch));
+            }
             Ok(Started::Reworded) => {
                 self.plain = true;
-                return Ok(Some(self.prepare(&leaves, leaf, progress)));
+                return Ok(Some(self.prepare(&leaves, leaf, progress, spent)));
             }
-            Err(error) => return self.failed_again(&leaf, progress, error).map(Some),
+            Err(error) => {
+                self.not_started(&error);
+                return self.failed_again(&leaf, progress, error).map(Some);
+            }
         };
         // The answer told AWS's clock anew: what has not settled by it must not be counted.
         if !settled(self.trusted(now)) {
@@ -239,7 +290,12 @@ impl<E: Engine> QuerySource<E> {
             self.stop_query(&id).await;
             self.place = None;
             // By another token, as by this one AWS would give the query that was stopped.
-            return Ok(Some(self.prepare(&leaves, leaf, progress)));
+            return Ok(Some(self.prepare(
+                &leaves,
+                leaf,
+                progress,
+                spent.settled(None),
+            )));
         }
         self.unstored = Some((next.clone(), id.clone()));
         // By the token of an earlier life it may be a query that this one stopped as it ended.
@@ -248,13 +304,20 @@ impl<E: Engine> QuerySource<E> {
     }
 
     /// A batch that stores what is started next. What is counted again is asked for in the words of the first time.
-    fn prepare(&mut self, leaves: &[Leaf], leaf: Leaf, progress: &QueryProgress) -> Batch {
+    fn prepare(
+        &mut self,
+        leaves: &[Leaf],
+        leaf: Leaf,
+        progress: &QueryProgress,
+        spent: Spent,
+    ) -> Batch {
         let plain = self.plain || leaf.recount && progress.plain;
         let next = Next {
             query: Query { leaf, plain },
             token: format!("{:032x}", fastrand::u128(..)),
         };
-        let batch = prepared(leaves, &next);
+        let mut batch = prepared(leaves, &next);
+        batch.progress.extend(spent_change(spent, progress));
         self.token = Some(next.token);
         batch
     }
@@ -289,6 +352,7 @@ impl<E: Engine> Source for QuerySource<E> {
         progress: &QueryProgress,
         now: Timestamp,
     ) -> Result<Option<Batch>, SourceError> {
+        self.tell_spent(progress);
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
@@ -307,6 +371,14 @@ impl<E: Engine> Source for QuerySource<E> {
             Some(query) => self.finish(query, progress, now).await.map(Some),
             None => self.begin(progress, now).await,
         }
+    }
+
+    fn loaded(&mut self, progress: &QueryProgress) {
+        self.tell_spent(progress);
+    }
+
+    fn spending(&self, now: Timestamp) -> Option<Spending> {
+        self.share.spending(day_of(self.trusted(now)))
     }
 
     fn requests(&mut self) -> Requests {

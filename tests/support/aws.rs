@@ -24,7 +24,7 @@ use cloudtrail_tls_exporter::source::athena::{self, Athena, Layout};
 use cloudtrail_tls_exporter::source::event_history::{self, EventHistory};
 use cloudtrail_tls_exporter::source::lake::{self, KeyExchange, Lake};
 use cloudtrail_tls_exporter::source::logs_insights::{self, Form, LogsInsights};
-use cloudtrail_tls_exporter::source::query::{self, QuerySource};
+use cloudtrail_tls_exporter::source::query::{self, Budget, QuerySource};
 use cloudtrail_tls_exporter::source::{Source, Terms};
 use cloudtrail_tls_exporter::status::Status;
 use cloudtrail_tls_exporter::store::{self, Store, StoreError, WorkerName};
@@ -284,7 +284,7 @@ pub trait Subject: Clone + 'static {
     fn make(double: &Double);
     /// Where the double puts events for it.
     fn place() -> Value;
-    fn source(setup: &Setup<Self>, sdk: &SdkConfig) -> Self::Source;
+    fn source(setup: &Setup<Self>, sdk: &SdkConfig, budget: &Arc<Budget>) -> Self::Source;
 }
 
 impl Subject for logs_insights::Settings {
@@ -312,9 +312,9 @@ impl Subject for logs_insights::Settings {
         json!({"log_group": GROUP})
     }
 
-    fn source(setup: &Setup<Self>, sdk: &SdkConfig) -> Self::Source {
+    fn source(setup: &Setup<Self>, sdk: &SdkConfig, budget: &Arc<Budget>) -> Self::Source {
         let engine = LogsInsights::new(sdk, setup.engine.clone(), Arc::clone(&setup.quota));
-        QuerySource::new(engine, setup.query.clone(), Arc::clone(&setup.quota))
+        QuerySource::new(engine, setup.query.clone(), Arc::clone(&setup.quota)).within(budget)
     }
 }
 
@@ -344,9 +344,9 @@ impl Subject for lake::Settings {
         json!({"event_data_store": STORE})
     }
 
-    fn source(setup: &Setup<Self>, sdk: &SdkConfig) -> Self::Source {
+    fn source(setup: &Setup<Self>, sdk: &SdkConfig, budget: &Arc<Budget>) -> Self::Source {
         let engine = Lake::new(sdk, setup.engine.clone(), Arc::clone(&setup.quota));
-        QuerySource::new(engine, setup.query.clone(), Arc::clone(&setup.quota))
+        QuerySource::new(engine, setup.query.clone(), Arc::clone(&setup.quota)).within(budget)
     }
 }
 
@@ -380,9 +380,9 @@ impl Subject for athena::Settings {
         json!({"table": format!("default.{TABLE}")})
     }
 
-    fn source(setup: &Setup<Self>, sdk: &SdkConfig) -> Self::Source {
+    fn source(setup: &Setup<Self>, sdk: &SdkConfig, budget: &Arc<Budget>) -> Self::Source {
         let engine = Athena::new(sdk, setup.engine.clone(), Arc::clone(&setup.quota));
-        QuerySource::new(engine, setup.query.clone(), Arc::clone(&setup.quota))
+        QuerySource::new(engine, setup.query.clone(), Arc::clone(&setup.quota)).within(budget)
     }
 }
 
@@ -409,7 +409,7 @@ impl Subject for event_history::Settings {
     }
 
     /// With the windows of the other sources' settings, bucket by bucket.
-    fn source(setup: &Setup<Self>, sdk: &SdkConfig) -> Self::Source {
+    fn source(setup: &Setup<Self>, sdk: &SdkConfig, _: &Arc<Budget>) -> Self::Source {
         let query = &setup.query;
         let settings = Self {
             schedule: Schedule {
@@ -448,6 +448,8 @@ pub struct Setup<S> {
     /// The window of the gauges.
     pub window: Duration,
     pub price_per_gib: f64,
+    /// The source's budget of a day.
+    pub budget: Option<u64>,
 }
 
 impl<S: Subject> Setup<S> {
@@ -470,6 +472,7 @@ impl<S: Subject> Setup<S> {
             patience: 20 * Duration::from_secs(1),
             window: 24 * HOUR,
             price_per_gib: 0.005,
+            budget: None,
         }
     }
 }
@@ -590,19 +593,32 @@ impl<S: Subject> Rig<S> {
         }
     }
 
-    /// A worker over a store, of a source of this name.
+    /// A worker over a store, the only one of a source of this name.
     pub fn worker(&self, source: &str, store: &Store, metrics: &Metrics) -> Worker<S::Source> {
+        let budget = Arc::new(Budget::new(source, self.setup.budget));
+        self.worker_in(source, REGION, store, metrics, &budget)
+    }
+
+    /// A worker over a store, of a source of this name that has this budget; it asks as in [`REGION`].
+    pub fn worker_in(
+        &self,
+        source: &str,
+        region: &str,
+        store: &Store,
+        metrics: &Metrics,
+        budget: &Arc<Budget>,
+    ) -> Worker<S::Source> {
         let name = WorkerName {
             source: source.into(),
             source_type: S::TYPE,
             account: String::new(),
-            region: REGION.into(),
+            region: region.into(),
         };
         let terms = Terms {
             schedule: self.setup.query.schedule,
             price_per_gib: self.setup.price_per_gib,
         };
-        let source = S::source(&self.setup, &self.sdk());
+        let source = S::source(&self.setup, &self.sdk(), budget);
         metrics.source_configured(&name.source, 5 * MINUTE, terms);
         let state = self.runtime.block_on(store.worker(name.clone(), now()));
         let reports = Reports {

@@ -26,10 +26,13 @@ use crate::{programs, support};
 #[macro_export]
 macro_rules! laws {
     ($subject:ty: $($law:ident,)+) => {
+        laws! { queries of $subject: $($law,)+ }
+    };
+    ($module:ident of $subject:ty: $($law:ident,)+) => {
         $(
             #[test]
             fn $law() {
-                $crate::queries::$law::<$subject>();
+                $crate::$module::$law::<$subject>();
             }
         )+
     };
@@ -49,6 +52,8 @@ pub trait Queried: Subject {
     const STARTS: u32;
     /// What is asked for instead of a query that took too long: its halves, or the same again.
     const PARTS: usize;
+    /// What the least query is billed for.
+    const LEAST_BILLED: f64 = 0.0;
     /// Refusals of a start, whether the SDK tries again after them, and what they mean.
     const REFUSALS: &'static [(&'static str, bool, &'static str)];
     /// Ends of a query as the double names them, and what they mean.
@@ -223,7 +228,7 @@ pub fn a_reply_that_hangs_is_given_up_and_a_lost_start_is_not_paid_for_again_and
         (S::START, S::STARTS, json!({"reset": "after"}), "connection"),
     ] {
         let (mut rig, _) = rig_over_an_hour::<S>();
-        rig.setup.patience = Duration::from_millis(300);
+        rig.setup.patience = Duration::from_secs(1);
         let mut life = rig.start();
         rig.double.fault(operation, times, action);
         assert_eq!(tick_until_done(&rig, &mut life, 10), [expected]);

@@ -168,7 +168,7 @@ async fn answer<E: Engine>(
         let mut pause = settings.first_pause;
         let (end, more) = loop {
             match engine.look(&id, &query).await? {
-                Look::Ended(end, scanned) => break (end, scanned),
+                Look::Ended(end, scanned) => break (end, scanned.unwrap_or_default()),
                 Look::Running if began.elapsed() >= settings.timeout => {
                     let limit = humantime::format_duration(settings.timeout);
                     let message = format!("the query was stopped after {limit}");

@@ -10,7 +10,7 @@ use crate::source::athena::Athena;
 use crate::source::event_history::EventHistory;
 use crate::source::lake::Lake;
 use crate::source::logs_insights::LogsInsights;
-use crate::source::query::QuerySource;
+use crate::source::query::{Budgets, QuerySource};
 use crate::source::trail_files::TrailFiles;
 use crate::source::{BadProgress, Source};
 use crate::store::{Store, WorkerName, WorkerState};
@@ -23,6 +23,7 @@ pub(super) struct Parts {
     pub(super) store: Store,
     pub(super) reports: Reports,
     pub(super) quotas: Quotas,
+    pub(super) budgets: Budgets,
 }
 
 /// A worker's life, until its stop.
@@ -56,6 +57,7 @@ impl Parts {
     /// The worker of a source at its one place.
     pub(super) async fn recruit(&self, source: config::Source) -> Recruit {
         let windows = Pace::of_windows(source.interval);
+        let budget = self.budgets.of(&source.name, source.budget);
         match source.kind.clone() {
             Kind::TrailFiles(settings) => {
                 let pace = Pace::steady(source.interval);
@@ -68,7 +70,7 @@ impl Parts {
                     name,
                     source,
                     windows,
-                    QuerySource::new(engine, query, quota),
+                    QuerySource::new(engine, query, quota).within(&budget),
                 )
             }
             Kind::Lake(query, settings) => {
@@ -78,7 +80,7 @@ impl Parts {
                     name,
                     source,
                     windows,
-                    QuerySource::new(engine, query, quota),
+                    QuerySource::new(engine, query, quota).within(&budget),
                 )
             }
             Kind::Athena(query, settings) => {
@@ -88,7 +90,7 @@ impl Parts {
                     name,
                     source,
                     windows,
-                    QuerySource::new(engine, query, quota),
+                    QuerySource::new(engine, query, quota).within(&budget),
                 )
             }
             Kind::EventHistory(settings) => {

@@ -152,6 +152,9 @@ impl Supervisor {
         let metrics = &self.parts.reports.metrics;
         for source in &config.sources {
             metrics.source_configured(&source.name, source.interval, source.terms);
+            if source.budget.is_none() {
+                metrics.budget_removed(&source.name);
+            }
         }
         self.forget(&gone, &names, &config);
         self.config = config;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::table::{Queries, Table};
 use super::{Kind, Source};
-use crate::source::athena::{Layout, MOST_ROWS, PAGE, Settings};
+use crate::source::athena::{LEAST_BILLED, Layout, MOST_ROWS, PAGE, Settings};
 
 pub(super) fn source(table: &mut Table<'_>, name: String) -> Source {
     let (interval, terms, query) = table.queries(&Queries {
@@ -54,6 +54,7 @@ pub(super) fn source(table: &mut Table<'_>, name: String) -> Source {
         access: table.access(),
         interval,
         terms,
+        budget: table.budget(LEAST_BILLED),
         kind: Kind::Athena(query, settings),
     }
 }

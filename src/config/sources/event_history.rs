@@ -41,6 +41,7 @@ pub(super) fn source(table: &mut Table<'_>, name: String) -> Source {
             schedule,
             price_per_gib: 0.0,
         },
+        budget: table.no_budget(),
         kind: Kind::EventHistory(settings),
     }
 }

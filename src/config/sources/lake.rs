@@ -49,6 +49,7 @@ pub(super) fn source(table: &mut Table<'_>, name: String) -> Source {
         access: table.access(),
         interval,
         terms,
+        budget: table.budget(1),
         kind: Kind::Lake(query, settings),
     }
 }

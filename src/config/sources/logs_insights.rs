@@ -59,6 +59,7 @@ pub(super) fn source(table: &mut Table<'_>, name: String) -> Source {
         access: table.access(),
         interval,
         terms,
+        budget: table.budget(1),
         kind: Kind::LogsInsights(query, settings),
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::super::keys::{Keys, duration};
+use bytesize::ByteSize;
+
+use super::super::keys::{Keys, duration, size};
 use super::Shared;
 use crate::aws::{Access, Role};
 use crate::source::Terms;
@@ -12,6 +14,7 @@ use crate::window::Schedule;
 
 /// Buckets that have left the window become hours.
 const HOUR: Duration = Duration::from_secs(3600);
+const BUDGET: &str = "budget_bytes_per_day";
 
 /// The keys of one table.
 pub(super) struct Table<'k> {
@@ -202,6 +205,39 @@ impl Table<'_> {
             roles.push(Role { arn, external_id });
         }
         roles
+    }
+
+    /// The most bytes that AWS may bill for a day: `least` at least, as less lets no query through.
+    pub(super) fn budget(&mut self, least: u64) -> Option<u64> {
+        let text = self.optional(BUDGET)?;
+        let budget = match size(&text) {
+            Ok(budget) => budget,
+            Err(rule) => {
+                self.check(false, BUDGET, &rule);
+                return None;
+            }
+        };
+        let rule = match least {
+            0 | 1 => "must be more than 0".to_owned(),
+            least => {
+                let least = ByteSize(least).display().iec();
+                format!("must be at least {least}: no query is billed for less")
+            }
+        };
+        self.check(budget >= least, BUDGET, &rule);
+        Some(budget)
+    }
+
+    /// A source that has no bill has no budget.
+    pub(super) fn no_budget(&mut self) -> Option<u64> {
+        let set = self.is_set(BUDGET);
+        self.check(
+            !set,
+            BUDGET,
+            "is for `athena`, `lake` and `logs_insights`: AWS does not bill what this source reads",
+        );
+        self.keys.ignore(&self.key(BUDGET));
+        None
     }
 
     /// The keys of every query source: how often it is asked, its terms, and its windows.

@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 use super::answer::{self, Answer, CallRow, Rows};
 use super::leaf::{Ask, Leaf};
 use super::progress::{self, InFlight, QueryProgress};
-use super::steps::{advance, checked, compare_from, not_recounted, replaced, rest};
+use super::steps::{advance, checked, compare_from, moved_on, not_recounted, replaced, rest};
 use super::{End, Engine, FAREWELL, Look, QuerySource};
 use crate::batch::{Batch, Scanned};
 use crate::source::{Reason, SourceError};
@@ -43,7 +43,7 @@ impl<E: Engine> QuerySource<E> {
                     return self.ended(flight, progress, now, end, scanned);
                 }
                 Ok(Look::Running) => {}
-                Err(error) => return self.not_read(error),
+                Err(error) => return self.not_read(flight, progress, error),
             }
             let ran = self.trusted(now).since(flight.started) + began.elapsed();
             if ran >= self.settings.timeout {
@@ -56,7 +56,7 @@ impl<E: Engine> QuerySource<E> {
     }
 
     /// Stops a query that takes too long, unless it has just ended.
-    async fn time_out(&self, flight: &InFlight) -> (End, Scanned) {
+    async fn time_out(&self, flight: &InFlight) -> (End, Option<Scanned>) {
         self.stop_query(&flight.id).await;
         let limit = humantime::format_duration(self.settings.timeout);
         let message = format!("the query was stopped after {limit}, the source's `timeout`");
@@ -69,12 +69,17 @@ impl<E: Engine> QuerySource<E> {
         match self.engine.look(&flight.id, &flight.query).await {
             Ok(Look::Ended(End::Complete(answer), scanned)) => (End::Complete(answer), scanned),
             Ok(Look::Ended(_, scanned)) => (end, scanned),
-            _ => (end, Scanned::default()),
+            _ => (end, None),
         }
     }
 
     /// Keeps the query whose answer could not be read; one that cannot be read again and again is asked anew.
-    fn not_read(&mut self, error: SourceError) -> Result<Batch, SourceError> {
+    fn not_read(
+        &mut self,
+        flight: &InFlight,
+        progress: &QueryProgress,
+        error: SourceError,
+    ) -> Result<Batch, SourceError> {
         self.place = None;
         self.unread += u32::from(error.reason == Reason::BadAnswer);
         if self.unread < TRIES {
@@ -82,10 +87,9 @@ impl<E: Engine> QuerySource<E> {
         }
         self.unread = 0;
         self.failure = Some(error);
-        Ok(Batch {
-            progress: vec![progress::remove_query()],
-            ..Batch::default()
-        })
+        let mut batch = moved_on(progress::remove_query());
+        Self::book(flight, progress, false, None, &mut batch);
+        Ok(batch)
     }
 
     /// Takes in how a query ended, and what it cost.
@@ -95,18 +99,19 @@ impl<E: Engine> QuerySource<E> {
         progress: &QueryProgress,
         now: Timestamp,
         end: End,
-        scanned: Scanned,
+        scanned: Option<Scanned>,
     ) -> Result<Batch, SourceError> {
         let leaf = &flight.query.leaf;
         let paid = |error| SourceError {
-            paid: scanned.billed_bytes > 0,
+            paid: scanned.is_some_and(|scanned| scanned.billed_bytes > 0),
             ..error
         };
+        let complete = matches!(end, End::Complete(_));
         let mut batch = match end {
             End::Complete(answer) => {
                 match self.answered(flight, progress, self.trusted(now), answer) {
                     Ok(batch) => batch,
-                    Err(error) => return self.not_read(error),
+                    Err(error) => return self.not_read(flight, progress, error),
                 }
             }
             End::Stopped => {
@@ -124,7 +129,7 @@ impl<E: Engine> QuerySource<E> {
             }
         };
         self.place = None;
-        batch.scanned = scanned;
+        Self::book(flight, progress, complete, scanned, &mut batch);
         batch.progress.push(progress::remove_query());
         Ok(batch)
     }

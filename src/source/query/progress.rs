@@ -7,6 +7,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Query;
+use super::budget::Spent;
+use super::estimates::Estimates;
 use super::leaf::Leaf;
 use crate::batch::ProgressChange;
 use crate::source::{BadProgress, Progress};
@@ -20,6 +22,8 @@ const NEXT: &str = "next";
 const QUERY: &str = "query";
 const IDENTITY: &str = "identity";
 const PLAIN: &str = "plain";
+const SPENT: &str = "spent";
+const ESTIMATES: &str = "estimates";
 /// One row for each bucket: `records/` and its start.
 const RECORDS: &str = "records/";
 
@@ -44,6 +48,10 @@ pub struct QueryProgress {
     pub(super) plain: bool,
     /// The records of each bucket when it was counted, where buckets are compared before they are counted again.
     pub(super) records: BTreeMap<Timestamp, u64>,
+    /// What was spent on the day of the latest query.
+    pub(super) spent: Spent,
+    /// What queries took.
+    pub(super) estimates: Estimates,
 }
 
 impl QueryProgress {
@@ -118,6 +126,14 @@ pub(super) fn remove_records(bucket: Timestamp) -> ProgressChange {
     ProgressChange::remove(format!("{RECORDS}{}", bucket.secs()))
 }
 
+pub(super) fn put_spent(spent: &Spent) -> ProgressChange {
+    put(SPENT, spent)
+}
+
+pub(super) fn put_estimates(estimates: &Estimates) -> ProgressChange {
+    put(ESTIMATES, estimates)
+}
+
 pub(super) fn put_query(query: &InFlight) -> ProgressChange {
     put(QUERY, query)
 }
@@ -146,6 +162,8 @@ impl Progress for QueryProgress {
             IDENTITY => self.identity = read(value).map_err(|_| bad())?,
             PLAIN => self.plain = read(value).map_err(|_| bad())?.unwrap_or_default(),
             QUERY => self.query = read(value).map_err(|_| bad())?,
+            SPENT => self.spent = read(value).map_err(|_| bad())?.unwrap_or_default(),
+            ESTIMATES => self.estimates = read(value).map_err(|_| bad())?.unwrap_or_default(),
             key => {
                 let bucket = key.strip_prefix(RECORDS).and_then(|secs| secs.parse().ok());
                 let bucket = Timestamp::from_secs(bucket.ok_or_else(bad)?);
@@ -205,6 +223,13 @@ mod tests {
             },
             token: "t".to_owned(),
         };
+        let spent = Spent {
+            day: 20_000,
+            bytes: 7,
+            reserved: 8,
+        };
+        let mut estimates = Estimates::default();
+        estimates.learn(&leaf, 60, 9, 9);
         let mut progress = QueryProgress::default();
         let leaves = [leaf];
         for change in [
@@ -214,6 +239,8 @@ mod tests {
             put_next(&next),
             put_identity("i"),
             put_plain(true),
+            put_spent(&spent),
+            put_estimates(&estimates),
             put_query(&query),
             put_records(time(60), 7),
             put_records(time(120), 8),
@@ -226,6 +253,7 @@ mod tests {
         assert_eq!(progress.next, Some(next));
         assert_eq!(progress.identity.as_deref(), Some("i"));
         assert!(progress.plain);
+        assert_eq!((progress.spent, &progress.estimates), (spent, &estimates));
         assert_eq!(progress.records, BTreeMap::from([(time(120), 8)]));
         assert_eq!(progress.leaves, leaves);
         assert_eq!(progress.query, Some(query));
@@ -240,6 +268,8 @@ mod tests {
             ("query", "{}"),
             ("leaves", "7"),
             ("watermark", "x"),
+            ("spent", "7"),
+            ("estimates", "{}"),
             ("records/x", "1"),
             ("records/60", "x"),
         ] {
@@ -254,7 +284,7 @@ mod tests {
     /// A stored row: of ours or not, its value JSON like ours, or any bytes.
     fn row() -> impl Strategy<Value = ProgressChange> {
         let key = prop_oneof![
-            9 => "watermark|recounted|leaves|again|next|query|identity|plain|records/-?[0-9]{1,20}",
+            9 => "watermark|recounted|leaves|again|next|query|identity|plain|spent|estimates|records/-?[0-9]{1,20}",
             1 => ".{0,9}",
         ];
         let number = || {

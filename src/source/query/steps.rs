@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tracing::{debug, warn};
 
+use super::estimates::Estimates;
 use super::leaf::Leaf;
 use super::progress::{self, InFlight, Next, QueryProgress};
-use crate::batch::{Batch, Rejected};
+use crate::batch::{Batch, ProgressChange, Rejected};
 use crate::source::Reason;
 use crate::time::Timestamp;
 use crate::window::Window;
@@ -21,6 +22,14 @@ pub(super) fn rest(leaves: &[Leaf]) -> &[Leaf] {
 pub(super) fn replaced(leaf: &Leaf, leaves: &[Leaf]) -> Batch {
     Batch {
         progress: vec![progress::put_list_of(leaf, leaves)],
+        ..Batch::default()
+    }
+}
+
+/// A batch that stores this alone.
+pub(super) fn moved_on(change: ProgressChange) -> Batch {
+    Batch {
+        progress: vec![change],
         ..Batch::default()
     }
 }
@@ -59,6 +68,9 @@ pub(super) fn begun_anew(progress: &QueryProgress, identity: &str) -> Batch {
         progress::put_leaves(&leaves),
         progress::remove_next(),
         progress::remove_query(),
+        // What other questions took tells nothing of this one. What the query that was stopped took nobody tells.
+        progress::put_estimates(&Estimates::default()),
+        progress::put_spent(&progress.spent.settled(None)),
     ];
     batch.progress.extend(changes);
     if let Some(watermark) = progress.watermark {
