@@ -288,7 +288,7 @@ fn truth(root: &Path, below: TlsVersion) -> BTreeMap<[String; 7], u64> {
             ];
             let cut = |text: String| match text.as_str() {
                 "" => "none".to_owned(),
-                _ => text[..text.floor_char_boundary(200)].to_owned(),
+                _ => text.split_at(text.floor_char_boundary(200)).0.to_owned(),
             };
             *truth.entry(caller.map(cut)).or_default() += 1;
         }

@@ -255,9 +255,8 @@ impl CallerStep<'_> {
             let calls = (*calls).min(MOST);
             let known = self.known.numbers.get(*caller);
             let known = known.or_else(|| new.get(caller)).copied();
-            let number = match known.or_else(|| free.next()) {
-                Some(number) => number,
-                None => continue,
+            let Some(number) = known.or_else(|| free.next()) else {
+                continue;
             };
             if known.is_none() {
                 new.insert(caller, number);
