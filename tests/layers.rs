@@ -11,7 +11,7 @@ use std::{env, fs};
 #[rustfmt::skip]
 const LAYERS: [(&str, &str, &str); 22] = [
     ("time", "", "serde humantime"),
-    ("tls", "", ""),
+    ("tls", "", "serde"),
     ("window", "time", "serde"),
     ("call", "time tls", ""),
     ("record", "time tls", "serde_json thiserror wide"),

@@ -110,6 +110,7 @@ impl Athena {
             key_exchange: (!query.plain).then_some("tlsDetails.keyExchange"),
             deduplicate: self.settings.deduplicate,
             bucket: self.settings.bucket,
+            most_rows: self.settings.most_rows,
         };
         let recount_after = self.settings.recount_after;
         let late = match leaf.recount {

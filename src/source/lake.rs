@@ -92,6 +92,7 @@ impl Lake {
             key_exchange: (!query.plain).then_some(key_exchange),
             deduplicate: self.settings.deduplicate,
             bucket: self.settings.bucket,
+            most_rows: self.settings.most_rows,
         };
         let (from, to) = (
             sql::timestamp(leaf.window.from),

@@ -2,6 +2,7 @@
 //! the query's id stored before its answer is awaited; a window split where the answer would not be whole.
 
 mod answer;
+mod callers;
 mod flight;
 mod leaf;
 pub mod numbers;
@@ -21,6 +22,7 @@ use tracing::debug;
 use xxhash_rust::xxh3::xxh3_128;
 
 pub use self::answer::{Answer, CallRow, Members, MetMembers, Rows};
+pub use self::callers::{AskCallers, CallerColumns, CallerRow, MOST_CALLERS};
 pub use self::leaf::{Ask, Leaf, Part};
 use self::plan::Plan;
 pub use self::plan::{Recount, Settings};
@@ -223,6 +225,9 @@ impl<E: Engine> QuerySource<E> {
         };
         let id = match self.start(next).await {
             Ok(Started::Query(id)) => id,
+            Ok(Started::Nothing) if leaf.asks_callers() => {
+                return self.named(&leaf, progress, &[]).map(Some);
+            }
             Ok(Started::Nothing) => return Ok(Some(passed(&leaf, progress))),
             Ok(Started::Reworded) => {
                 self.plain = true;

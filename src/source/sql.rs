@@ -1,5 +1,6 @@
 //! What CloudTrail Lake and Athena have in common: both are asked in the SQL of Trino, and answer with texts.
 
+mod callers;
 mod rows;
 
 use std::time::Duration;
@@ -27,6 +28,19 @@ pub(super) struct Table<'t> {
     pub(super) deduplicate: bool,
     /// The grid of time.
     pub(super) bucket: Duration,
+    /// The most rows of an answer.
+    pub(super) most_rows: usize,
+}
+
+impl Table<'_> {
+    /// The column that counts calls.
+    fn calls(&self) -> String {
+        let calls = match self.deduplicate {
+            true => "count(DISTINCT eventID) + count_if(eventID IS NULL)",
+            false => "count(*)",
+        };
+        format!("{calls} AS {}", column::CALLS)
+    }
 }
 
 /// The columns of an answer.
@@ -44,6 +58,9 @@ mod column {
     pub(super) const ACCOUNT_ID: &str = "account_id";
     pub(super) const AWS_REGION: &str = "aws_region";
     pub(super) const TLS_HOST: &str = "tls_host";
+    pub(super) const PRINCIPAL: &str = "principal";
+    pub(super) const USER_AGENT: &str = "user_agent";
+    pub(super) const SOURCE_IP: &str = "source_ip";
 }
 
 /// In Lake's schema: what is no call, or is a call that was told already. Network activity events tell of calls
@@ -66,6 +83,9 @@ pub(super) fn statement(leaf: &Leaf, table: &Table<'_>, conditions: &str) -> Str
             (vec![value], vec![records])
         }
         Ask::Records => (vec![bucket], vec![records]),
+        Ask::Callers { below, columns } => {
+            return callers::statement(table, &bucket, conditions, below, columns);
+        }
         Ask::Calls | Ask::CallsWithoutEventName => {
             let mut groups = Vec::new();
             // The column of the most values first, as AWS advises for GROUP BY in Lake.
@@ -94,15 +114,9 @@ pub(super) fn statement(leaf: &Leaf, table: &Table<'_>, conditions: &str) -> Str
                 column::TLS_HOST
             ));
             groups.push(bucket);
-            let calls = match table.deduplicate {
-                true => "count(DISTINCT eventID) + count_if(eventID IS NULL)",
-                false => "count(*)",
-            };
+            let calls = table.calls();
             let last = format!("max({}) AS {}", table.seconds, column::LAST);
-            (
-                groups,
-                vec![format!("{calls} AS {}", column::CALLS), records, last],
-            )
+            (groups, vec![calls, records, last])
         }
     };
     let ordinals: Vec<String> = (1..=groups.len()).map(|place| place.to_string()).collect();
@@ -182,6 +196,7 @@ mod tests {
             key_exchange: Some("tlsDetails.keyExchange"),
             deduplicate,
             bucket: Duration::from_secs(300),
+            most_rows: 10,
         }
     }
 

@@ -7,7 +7,7 @@ use super::super::keys::{Keys, duration};
 use super::Shared;
 use crate::aws::{Access, Role};
 use crate::source::Terms;
-use crate::source::query::{self, Recount};
+use crate::source::query::{self, AskCallers, CallerColumns, Recount};
 use crate::window::Schedule;
 
 /// Buckets that have left the window become hours.
@@ -32,6 +32,8 @@ pub(super) struct Queries {
     /// How long a query runs at least, as a rule.
     pub(super) first_pause: Duration,
     pub(super) price_per_gib: f64,
+    /// See [`AskCallers::whole_days`].
+    pub(super) whole_days: bool,
     /// Whether only outdated calls are asked for.
     pub(super) control: bool,
 }
@@ -228,6 +230,16 @@ impl Table<'_> {
             recount: self.recount(of, interval, settle),
             control: of.control,
             minimum_version: self.shared.minimum_version,
+            // The one place that says how callers are asked for.
+            callers: Some(AskCallers {
+                columns: CallerColumns {
+                    principal: true,
+                    user_agent: true,
+                    source_ip: false,
+                },
+                window: self.shared.window,
+                whole_days: of.whole_days,
+            }),
         };
         let terms = Terms {
             schedule: settings.schedule,

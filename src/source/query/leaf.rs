@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::callers::CallerColumns;
+use crate::tls::TlsVersion;
 use crate::window::Window;
 
 /// A part of the counting that one query answers. A window is one leaf; where that has too many rows it is
@@ -35,6 +37,13 @@ pub enum Ask {
     Values(Part),
     /// How many records each bucket has: whether any came late.
     Records,
+    /// Who made the outdated calls of each bucket, the busiest first: an answer that is full is whole enough.
+    Callers {
+        /// Calls below are outdated.
+        below: TlsVersion,
+        /// What is told of a caller.
+        columns: CallerColumns,
+    },
 }
 
 /// A member of the record by which a window of one second is split further.
@@ -92,7 +101,7 @@ impl Leaf {
 
     /// Whether the watermark waits for this leaf.
     pub(super) fn holds_watermark(&self) -> bool {
-        !self.control && !self.recount
+        !self.control && !self.recount && !self.asks_callers()
     }
 
     /// The leaves to ask instead because the answer had too many rows, the oldest first: halves down to a second,
@@ -112,7 +121,7 @@ impl Leaf {
             .into_iter()
             .find(|part| self.only.iter().all(|(known, _)| known != part));
         match (self.ask, next) {
-            (Ask::CallsWithoutEventName | Ask::Records, _) => None,
+            (Ask::CallsWithoutEventName | Ask::Records | Ask::Callers { .. }, _) => None,
             (Ask::Values(_), _) | (_, None) => Some(vec![with(Ask::CallsWithoutEventName)]),
             (Ask::Calls, Some(part)) => Some(vec![with(Ask::Values(part))]),
         }
@@ -120,7 +129,7 @@ impl Leaf {
 
     /// The two halves of its time, the older first; `None` where it is as short as it can be.
     pub(super) fn shorter(&self, bucket: Duration) -> Option<Vec<Self>> {
-        let (first, second) = match self.recount {
+        let (first, second) = match self.recount || self.asks_callers() {
             true => self.bucket_halves(bucket),
             false => self.window.halves(),
         }?;
@@ -131,7 +140,7 @@ impl Leaf {
         Some(vec![part(first), part(second)])
     }
 
-    /// What is counted again is compared with whole buckets.
+    /// What is counted again is compared with whole buckets, and a bucket's callers are handed out once.
     fn bucket_halves(&self, bucket: Duration) -> Option<(Window, Window)> {
         let Window { from, to } = self.window;
         let middle = from.plus(self.window.length() / 2).floor(bucket);

@@ -2,11 +2,13 @@
 //! and how many records the buckets had that are to be counted again.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Query;
+use super::callers::Outdated;
 use super::leaf::Leaf;
 use crate::batch::ProgressChange;
 use crate::source::{BadProgress, Progress};
@@ -22,6 +24,10 @@ const IDENTITY: &str = "identity";
 const PLAIN: &str = "plain";
 /// One row for each bucket: `records/` and its start.
 const RECORDS: &str = "records/";
+const CALLERS: &str = "callers";
+const CALLERS_ASKED: &str = "callers_asked";
+/// One row for each bucket: `outdated/` and its start.
+const OUTDATED: &str = "outdated/";
 
 /// The progress of a query source's worker.
 #[derive(Debug, Default)]
@@ -44,16 +50,34 @@ pub struct QueryProgress {
     pub(super) plain: bool,
     /// The records of each bucket when it was counted, where buckets are compared before they are counted again.
     pub(super) records: BTreeMap<Timestamp, u64>,
+    /// What is still to be asked of callers in this round, the next last.
+    pub(super) callers: Vec<Leaf>,
+    /// When the last round of asking for callers began.
+    pub(super) callers_asked: Option<Timestamp>,
+    /// The buckets that had outdated calls, as long as anybody looks at their callers.
+    pub(super) outdated: BTreeMap<Timestamp, Outdated>,
 }
 
 impl QueryProgress {
     /// What is left to be asked beside `leaf`, or of its kind.
     pub(super) fn list_of(&self, leaf: &Leaf) -> &[Leaf] {
-        if leaf.recount {
-            &self.again
-        } else {
-            &self.leaves
+        match list_key(leaf) {
+            AGAIN => &self.again,
+            CALLERS => &self.callers,
+            _ => &self.leaves,
         }
+    }
+
+    /// The buckets within `time` whose callers are to be asked for, and how often that failed.
+    pub(super) fn waiting(&self, time: Range<Timestamp>) -> impl Iterator<Item = (Timestamp, u32)> {
+        let known = match time.is_empty() {
+            true => self.outdated.range(time.start..time.start),
+            false => self.outdated.range(time),
+        };
+        known.filter_map(|(at, known)| match known {
+            Outdated::Waiting(tries) => Some((*at, *tries)),
+            Outdated::Done => None,
+        })
     }
 }
 
@@ -83,7 +107,15 @@ pub(super) fn put_recounted(recounted: Timestamp) -> ProgressChange {
 
 /// Replaces the list that `leaf` is of.
 pub(super) fn put_list_of(leaf: &Leaf, leaves: &[Leaf]) -> ProgressChange {
-    put(if leaf.recount { AGAIN } else { LEAVES }, leaves)
+    put(list_key(leaf), leaves)
+}
+
+fn list_key(leaf: &Leaf) -> &'static str {
+    match leaf.recount {
+        true => AGAIN,
+        false if leaf.asks_callers() => CALLERS,
+        false => LEAVES,
+    }
 }
 
 pub(super) fn put_leaves(leaves: &[Leaf]) -> ProgressChange {
@@ -118,6 +150,22 @@ pub(super) fn remove_records(bucket: Timestamp) -> ProgressChange {
     ProgressChange::remove(format!("{RECORDS}{}", bucket.secs()))
 }
 
+pub(super) fn put_callers(leaves: &[Leaf]) -> ProgressChange {
+    put(CALLERS, leaves)
+}
+
+pub(super) fn put_callers_asked(asked: Timestamp) -> ProgressChange {
+    put(CALLERS_ASKED, &asked)
+}
+
+pub(super) fn put_outdated(bucket: Timestamp, known: Outdated) -> ProgressChange {
+    put(&format!("{OUTDATED}{}", bucket.secs()), &known)
+}
+
+pub(super) fn remove_outdated(bucket: Timestamp) -> ProgressChange {
+    ProgressChange::remove(format!("{OUTDATED}{}", bucket.secs()))
+}
+
 pub(super) fn put_query(query: &InFlight) -> ProgressChange {
     put(QUERY, query)
 }
@@ -146,17 +194,33 @@ impl Progress for QueryProgress {
             IDENTITY => self.identity = read(value).map_err(|_| bad())?,
             PLAIN => self.plain = read(value).map_err(|_| bad())?.unwrap_or_default(),
             QUERY => self.query = read(value).map_err(|_| bad())?,
+            CALLERS => self.callers = read(value).map_err(|_| bad())?.unwrap_or_default(),
+            CALLERS_ASKED => self.callers_asked = read(value).map_err(|_| bad())?,
             key => {
-                let bucket = key.strip_prefix(RECORDS).and_then(|secs| secs.parse().ok());
-                let bucket = Timestamp::from_secs(bucket.ok_or_else(bad)?);
-                match read(value).map_err(|_| bad())? {
-                    Some(records) => self.records.insert(bucket, records),
-                    None => self.records.remove(&bucket),
-                };
+                let bucket = |secs: &str| secs.parse().map(Timestamp::from_secs).map_err(|_| bad());
+                match (key.strip_prefix(RECORDS), key.strip_prefix(OUTDATED)) {
+                    (Some(secs), _) => set(&mut self.records, bucket(secs)?, value),
+                    (_, Some(secs)) => set(&mut self.outdated, bucket(secs)?, value),
+                    _ => return Err(bad()),
+                }
+                .map_err(|_| bad())?;
             }
         }
         Ok(())
     }
+}
+
+/// Takes in the row of one bucket.
+fn set<T: DeserializeOwned>(
+    known: &mut BTreeMap<Timestamp, T>,
+    bucket: Timestamp,
+    value: Option<&[u8]>,
+) -> Result<(), serde_json::Error> {
+    match read(value)? {
+        Some(value) => known.insert(bucket, value),
+        None => known.remove(&bucket),
+    };
+    Ok(())
 }
 
 fn read<T: DeserializeOwned>(value: Option<&[u8]>) -> Result<Option<T>, serde_json::Error> {
@@ -170,11 +234,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::source::query::callers::{AskCallers, CallerColumns, not_named};
     use crate::source::query::leaf::{Ask, Part};
     use crate::source::query::steps::{checked, passed};
     use crate::source::query::{Plan, Recount, Settings};
+    use crate::source::{Reason, SourceError};
     use crate::tls::TlsVersion;
     use crate::window::{Schedule, Window};
+
+    const COLUMNS: CallerColumns = CallerColumns {
+        principal: true,
+        user_agent: false,
+        source_ip: true,
+    };
 
     fn time(secs: i64) -> Timestamp {
         Timestamp::from_secs(secs)
@@ -207,6 +279,7 @@ mod tests {
         };
         let mut progress = QueryProgress::default();
         let leaves = [leaf];
+        let callers = [Leaf::callers(window, TlsVersion::Tls12, COLUMNS)];
         for change in [
             put_watermark(time(60)),
             put_list_of(&leaves[0], &leaves),
@@ -218,6 +291,12 @@ mod tests {
             put_records(time(60), 7),
             put_records(time(120), 8),
             remove_records(time(60)),
+            put_outdated(time(60), Outdated::Waiting(2)),
+            put_outdated(time(120), Outdated::Done),
+            put_outdated(time(180), Outdated::Waiting(0)),
+            remove_outdated(time(180)),
+            put_list_of(&callers[0], &callers),
+            put_callers_asked(time(9)),
         ] {
             progress.apply(&change).unwrap();
         }
@@ -229,6 +308,13 @@ mod tests {
         assert_eq!(progress.records, BTreeMap::from([(time(120), 8)]));
         assert_eq!(progress.leaves, leaves);
         assert_eq!(progress.query, Some(query));
+        assert_eq!(progress.callers, callers);
+        assert_eq!(progress.callers_asked, Some(time(9)));
+        let outdated = [
+            (time(60), Outdated::Waiting(2)),
+            (time(120), Outdated::Done),
+        ];
+        assert_eq!(progress.outdated, BTreeMap::from(outdated));
         progress.apply(&remove_query()).unwrap();
         assert_eq!(progress.query, None);
     }
@@ -242,6 +328,8 @@ mod tests {
             ("watermark", "x"),
             ("records/x", "1"),
             ("records/60", "x"),
+            ("outdated/60", "7"),
+            ("outdated/x", r#""done""#),
         ] {
             let change = ProgressChange::put(key, value);
             assert_eq!(
@@ -254,7 +342,7 @@ mod tests {
     /// A stored row: of ours or not, its value JSON like ours, or any bytes.
     fn row() -> impl Strategy<Value = ProgressChange> {
         let key = prop_oneof![
-            9 => "watermark|recounted|leaves|again|next|query|identity|plain|records/-?[0-9]{1,20}",
+            9 => "watermark|recounted|leaves|again|next|query|identity|plain|callers|callers_asked|(records|outdated)/-?[0-9]{1,20}",
             1 => ".{0,9}",
         ];
         let number = || {
@@ -278,6 +366,8 @@ mod tests {
                 format!(r#"{{"id":"q","token":"t","query":{query},"started":{at}}}"#)
             }),
             r#""t""#,
+            r#""done""#,
+            number().prop_map(|tries| format!(r#"{{"waiting":{tries}}}"#)),
             Just("[".repeat(100_000)),
         ];
         let value = prop_oneof![
@@ -318,6 +408,11 @@ mod tests {
                 }),
                 control: true,
                 minimum_version: TlsVersion::Tls12,
+                callers: Some(AskCallers {
+                    columns: COLUMNS,
+                    window: Duration::from_secs(86_400),
+                    whole_days: false,
+                }),
             };
             let plan = settings.plan(&progress, settings.schedule.longest, time(now));
             if let Plan::Ask(leaves) = plan {
@@ -325,6 +420,7 @@ mod tests {
                     leaf.split(settings.schedule.bucket);
                     checked(&leaf, &progress, &[], settings.schedule.bucket);
                     passed(&leaf, &progress);
+                    not_named(&leaf, &progress, &SourceError::new(Reason::Internal, ""));
                 }
             }
         }

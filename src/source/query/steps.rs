@@ -56,8 +56,13 @@ pub(super) fn begun_anew(progress: &QueryProgress, identity: &str) -> Batch {
         progress::put_leaves(&leaves),
         progress::remove_next(),
         progress::remove_query(),
+        progress::put_callers(&[]),
     ];
     batch.progress.extend(changes);
+    let outdated = progress.outdated.keys();
+    batch
+        .progress
+        .extend(outdated.map(|at| progress::remove_outdated(*at)));
     if let Some(watermark) = progress.watermark {
         compare_from(&mut batch, progress, watermark);
     }
