@@ -11,8 +11,8 @@ use std::time::Duration;
 use cloudtrail_tls_exporter::aws::{Observer, Quota};
 use cloudtrail_tls_exporter::batch::Scanned;
 use cloudtrail_tls_exporter::source::query::{
-    Answer, Ask, AskCallers, CallRow, CallerColumns, CallerRow, End, Engine, Look, Members, Query,
-    QuerySource, Recount, Rows, Settings, Started,
+    Answer, Ask, AskCallers, CallRow, CallerColumns, CallerRow, End, Engine, Leaf, Look, Members,
+    Query, QuerySource, Recount, Rows, Settings, Started,
 };
 use cloudtrail_tls_exporter::source::{Reason, SourceError};
 use cloudtrail_tls_exporter::time::Timestamp;
@@ -107,12 +107,20 @@ impl World {
             .collect()
     }
 
+    /// The parts of time that callers were asked for.
+    fn parts(&self) -> Vec<Window> {
+        let started = self.started.lock().unwrap();
+        let leaves = started.iter().map(|(_, query, _)| &query.leaf);
+        let callers = leaves.filter(|leaf| matches!(leaf.ask, Ask::Callers { .. }));
+        callers.flat_map(parts).collect()
+    }
+
     fn rows(&self, query: &Query) -> Rows {
-        let Window { from, to } = query.leaf.window;
+        let parts = parts(&query.leaf);
         let calls = self.calls.lock().unwrap();
         let within = calls
             .iter()
-            .filter(|(minute, ..)| (from..to).contains(&at(*minute)));
+            .filter(|(minute, ..)| is_in(&parts, at(*minute)));
         let version = |outdated| Some(if outdated { "TLSv1.1" } else { "TLSv1.3" }.to_owned());
         match query.leaf.ask {
             Ask::Callers { .. } => {
@@ -149,6 +157,18 @@ impl World {
             }
         }
     }
+}
+
+fn parts(leaf: &Leaf) -> Vec<Window> {
+    match leaf.within.is_empty() {
+        true => vec![leaf.window],
+        false => leaf.within.clone(),
+    }
+}
+
+fn is_in(parts: &[Window], time: Timestamp) -> bool {
+    let mut parts = parts.iter();
+    parts.any(|part| part.from <= time && time < part.to)
 }
 
 struct Scripted<const PARTS_SAVE: bool> {
@@ -197,11 +217,8 @@ impl<const SAVE: bool> Engine for Scripted<SAVE> {
             Act::Exhaust => Look::Ended(End::TooMuch(rejected()), scanned),
             Act::Lose => return Err(SourceError::new(Reason::Connection, "no answer")),
             Act::Stray => {
-                let mut query = query.clone();
-                let Window { from, to } = query.leaf.window;
-                query.leaf.window.to = to.plus(BUCKET);
-                query.leaf.window.from = from;
-                let mut rows = self.world.rows(&query);
+                let to = query.leaf.window.to;
+                let mut rows = self.world.rows(query);
                 if let Rows::Callers(rows) = &mut rows
                     && let Some(row) = rows.first_mut()
                 {
@@ -233,7 +250,7 @@ impl<const SAVE: bool> Engine for Scripted<SAVE> {
     }
 }
 
-fn settings(interval: Duration, whole_days: bool) -> Settings {
+fn settings(interval: Duration, apart: bool) -> Settings {
     Settings {
         schedule: Schedule {
             bucket: BUCKET,
@@ -251,7 +268,7 @@ fn settings(interval: Duration, whole_days: bool) -> Settings {
         callers: Some(AskCallers {
             columns: COLUMNS,
             window: DAY,
-            whole_days,
+            apart,
         }),
     }
 }
@@ -357,7 +374,7 @@ fn assert_sound(lives: &Lives) {
 /// Only buckets that had outdated calls are asked for.
 fn assert_only_outdated(lives: &Lives) {
     let outdated = lives.kept.outdated();
-    for (_, Window { from, to }) in lives.world.asked() {
+    for Window { from, to } in lives.world.parts() {
         let mut bucket = from;
         while bucket < to {
             assert!(outdated.contains_key(&bucket), "{bucket} has none");
@@ -412,6 +429,7 @@ proptest! {
         block_on(lives.run::<false>(60, 60 * 60, 5));
         prop_assert_eq!(lives.kept.counts.calls(), calls.len() as u64);
         assert_sound(&lives);
+        assert_only_outdated(&lives);
         // A query reads whole days: no round needs more than one, as these are shorter than the longest window.
         let mut rounds = BTreeSet::new();
         let kills = script.iter().filter(|act| matches!(act, Act::KillAtStart)).count();

@@ -117,7 +117,7 @@ impl Athena {
             true => self.settings.settle + recount_after,
             false => self.settings.settle,
         };
-        sql::statement(leaf, &table, &conditions(layout, leaf.window, late))
+        sql::statement(leaf, &table, &conditions(layout, leaf, late))
     }
 
     /// What tells one start from another: the same token with other parameters is an error.

@@ -10,6 +10,7 @@ use tracing::warn;
 pub(super) use self::rows::Reader;
 use super::query::{Ask, Leaf, Part};
 use crate::time::Timestamp;
+use crate::window::Window;
 
 /// The most rows of an answer; each takes some 50 bytes here. A window with more is asked for in parts.
 pub const MOST_ROWS: usize = 1_000_000;
@@ -163,6 +164,19 @@ pub(super) fn timestamp(time: Timestamp) -> String {
     format!("timestamp '{text}'")
 }
 
+/// What bounds `eventTime` to a leaf's window, and to the parts of it that are asked for.
+pub(super) fn within(leaf: &Leaf, write: impl Fn(Timestamp) -> String) -> String {
+    let bounds = |window: &Window| {
+        let (from, to) = (write(window.from), write(window.to));
+        format!("eventTime >= {from} AND eventTime < {to}")
+    };
+    let parts: Vec<String> = leaf.within.iter().map(bounds).collect();
+    match parts.is_empty() {
+        true => bounds(&leaf.window),
+        false => format!("{}\n  AND ({})", bounds(&leaf.window), parts.join(" OR ")),
+    }
+}
+
 /// Whether an engine's error says that the table has no key exchange: AWS's own schemas do not name it.
 pub(super) fn no_key_exchange(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
@@ -187,7 +201,6 @@ pub(super) fn too_much(message: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::window::Window;
 
     fn table(deduplicate: bool) -> Table<'static> {
         Table {
@@ -239,6 +252,23 @@ mod tests {
              AND coalesce(awsRegion, '') = ''' OR ''''='''\n  AND coalesce(recipientAccountId, '') = ''\nGROUP BY 1"
         );
         assert_eq!(identifier("a\".\"b"), "\"a\"\".\"\"b\"");
+    }
+
+    #[test]
+    fn parts_of_a_window_are_asked_for_alone() {
+        let window = |from, to| Window {
+            from: Timestamp::from_secs(from),
+            to: Timestamp::from_secs(to),
+        };
+        let mut leaf = leaf();
+        let write = |time: Timestamp| time.secs().to_string();
+        assert_eq!(within(&leaf, write), "eventTime >= 0 AND eventTime < 600");
+        leaf.within = vec![window(0, 300), window(500, 600)];
+        assert_eq!(
+            within(&leaf, write),
+            "eventTime >= 0 AND eventTime < 600\n  \
+             AND (eventTime >= 0 AND eventTime < 300 OR eventTime >= 500 AND eventTime < 600)"
+        );
     }
 
     #[test]

@@ -32,8 +32,8 @@ pub(super) struct Queries {
     /// How long a query runs at least, as a rule.
     pub(super) first_pause: Duration,
     pub(super) price_per_gib: f64,
-    /// See [`AskCallers::whole_days`].
-    pub(super) whole_days: bool,
+    /// See [`AskCallers::apart`].
+    pub(super) apart: bool,
     /// Whether only outdated calls are asked for.
     pub(super) control: bool,
 }
@@ -238,7 +238,7 @@ impl Table<'_> {
                     source_ip: false,
                 },
                 window: self.shared.window,
-                whole_days: of.whole_days,
+                apart: of.apart,
             }),
         };
         let terms = Terms {

@@ -36,8 +36,8 @@ pub struct AskCallers {
     pub columns: CallerColumns,
     /// Nobody asks for older ones: the window of the gauges, seen from the watermark.
     pub window: Duration,
-    /// Whether one query asks for buckets and what lies between them: where it reads whole days, whatever it asks.
-    pub whole_days: bool,
+    /// Whether one query asks for buckets that lie apart: where it may read more than the time that it asks for.
+    pub apart: bool,
 }
 
 /// What is told of a caller, beside the call.
@@ -113,8 +113,7 @@ impl Settings {
         if waiting.is_empty() || !progress.callers_asked.is_none_or(due) {
             return Plan::Nothing;
         }
-        let ask_for = |window| Leaf::callers(window, self.minimum_version, ask.columns);
-        let leaves: Vec<Leaf> = self.runs(&waiting, ask).into_iter().map(ask_for).collect();
+        let leaves = self.leaves_of(&waiting, ask);
         let old = progress.outdated.range(..oldest);
         let mut changes = vec![
             progress::put_callers(&leaves),
@@ -127,22 +126,31 @@ impl Settings {
         }))
     }
 
-    /// Buckets that touch are asked for together, at most a longest window of them.
-    fn runs(&self, waiting: &BTreeSet<Timestamp>, ask: AskCallers) -> Vec<Window> {
-        let mut runs: Vec<Window> = Vec::new();
+    /// Buckets that touch are asked for together, or all of them, at most a longest window at once.
+    fn leaves_of(&self, waiting: &BTreeSet<Timestamp>, ask: AskCallers) -> Vec<Leaf> {
+        let mut all: Vec<Vec<Window>> = Vec::new();
         for from in waiting.iter().copied() {
             let to = from.plus(self.schedule.bucket);
-            match runs.last_mut() {
-                Some(run)
-                    if (ask.whole_days || run.to == from)
-                        && to.since(run.from) <= self.schedule.longest =>
-                {
-                    run.to = to;
-                }
-                _ => runs.push(Window { from, to }),
+            let fits = |parts: &&mut Vec<Window>| {
+                let first = parts.first().is_some_and(|first| {
+                    let length = to.since(first.from);
+                    length <= self.schedule.longest
+                });
+                first && (ask.apart || parts.last().is_some_and(|last| last.to == from))
+            };
+            match all.last_mut().filter(fits) {
+                Some(parts) => match parts.last_mut() {
+                    Some(last) if last.to == from => last.to = to,
+                    _ => parts.push(Window { from, to }),
+                },
+                None => all.push(vec![Window { from, to }]),
             }
         }
-        runs
+        let leaf = |parts: Vec<Window>| {
+            let whole = parts.first().copied().unwrap_or_default();
+            Leaf::callers(whole, self.minimum_version, ask.columns).of(parts)
+        };
+        all.into_iter().map(leaf).collect()
     }
 
     /// Remembers the buckets in which a batch counts outdated calls, for their callers to be asked for.

@@ -23,6 +23,9 @@ pub struct Leaf {
     pub control: bool,
     /// Whether the window was counted before and is counted again, for calls that came late.
     pub recount: bool,
+    /// Only these parts of its time, in their order; all of it where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub within: Vec<Window>,
 }
 
 /// What a leaf asks.
@@ -72,6 +75,7 @@ impl Leaf {
             ask: Ask::Calls,
             control: false,
             recount: false,
+            within: Vec::new(),
         }
     }
 
@@ -133,11 +137,26 @@ impl Leaf {
             true => self.bucket_halves(bucket),
             false => self.window.halves(),
         }?;
-        let part = |window| Self {
-            window,
-            ..self.clone()
+        let part = |window: Window| {
+            let within = self.within.iter();
+            let within = within.filter_map(|part| part.overlap(window)).collect();
+            Self {
+                window,
+                ..self.clone()
+            }
+            .of(within)
         };
         Some(vec![part(first), part(second)])
+    }
+
+    /// The same of these parts of its time alone, if there are any.
+    pub(super) fn of(mut self, parts: Vec<Window>) -> Self {
+        if let (Some(first), Some(last)) = (parts.first(), parts.last()) {
+            (self.window.from, self.window.to) = (first.from, last.to);
+        }
+        let gaps = parts.len() > 1;
+        self.within = if gaps { parts } else { Vec::new() };
+        self
     }
 
     /// What is counted again is compared with whole buckets, and a bucket's callers are handed out once.
@@ -215,6 +234,28 @@ mod tests {
         assert_eq!(parts(0, 120), Some(vec![recount(0, 60), recount(60, 120)]));
         assert_eq!(parts(0, 180), Some(vec![recount(0, 60), recount(60, 180)]));
         assert_eq!(parts(60, 120), None);
+    }
+
+    #[test]
+    fn parts_that_lie_apart_are_halved_without_the_gaps_between_them() {
+        let window = |from, to| leaf(from, to).window;
+        let columns = CallerColumns {
+            principal: true,
+            user_agent: true,
+            source_ip: true,
+        };
+        let callers = |parts: &[Window]| {
+            Leaf::callers(window(0, 0), TlsVersion::Tls12, columns).of(parts.to_vec())
+        };
+        let all = callers(&[window(0, 60), window(120, 180), window(1200, 1260)]);
+        assert_eq!(all.window, window(0, 1260));
+        let halves = all.split(BUCKET).unwrap();
+        let first = callers(&[window(0, 60), window(120, 180)]);
+        assert_eq!(halves, [first.clone(), callers(&[window(1200, 1260)])]);
+        let quarters = first.split(BUCKET).unwrap();
+        let alone = [window(0, 60), window(120, 180)].map(|part| callers(&[part]));
+        assert_eq!(quarters, alone);
+        assert_eq!((&alone[1].within, alone[1].split(BUCKET)), (&vec![], None));
     }
 
     #[test]

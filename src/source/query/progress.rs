@@ -411,7 +411,7 @@ mod tests {
                 callers: Some(AskCallers {
                     columns: COLUMNS,
                     window: Duration::from_secs(86_400),
-                    whole_days: false,
+                    apart: false,
                 }),
             };
             let plan = settings.plan(&progress, settings.schedule.longest, time(now));
