@@ -328,6 +328,11 @@ fn the_program_counts_a_log_group_stops_its_query_at_the_end_and_goes_on() {
         &[("aws_service", "s3")],
     );
     assert_eq!(outdated, Some(1.0));
+    support::wait_for("a query for the callers", || {
+        let queries = queries::queries(&double.stats());
+        let callers = queries.iter().find(|query| queries::asks_callers(query))?;
+        (callers["fetched_complete"] == true).then_some(())
+    });
     let starts = [("operation", "StartQuery")];
     assert!(scrape.sum("cloudtrail_tls_exporter_aws_api_requests_total", &starts) >= 1.0);
     double.assert_sound();

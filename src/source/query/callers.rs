@@ -12,7 +12,7 @@ use tracing::debug;
 
 use super::leaf::{Ask, Leaf};
 use super::plan::{HOUR, Plan, Settings};
-use super::progress::{self, QueryProgress};
+use super::progress::{self, InFlight, QueryProgress};
 use super::steps::{replaced, rest};
 use super::{Engine, QuerySource, answer};
 use crate::batch::{Batch, Callers, Rejected};
@@ -222,16 +222,17 @@ impl<E: Engine> QuerySource<E> {
         Ok(callers)
     }
 
-    /// Whether a query for callers that has run so long is in the way of calls that are due at `now`.
+    /// Whether a query for callers that has run so long is in the way of calls that are due.
     pub(super) fn in_the_way(
         &self,
-        leaf: &Leaf,
-        ran: Duration,
+        flight: &InFlight,
         progress: &QueryProgress,
-        now: Timestamp,
+        ran: Duration,
     ) -> bool {
+        let now = flight.started.plus(ran);
         let due = |watermark| self.settings.schedule.due(watermark, now).is_some();
-        leaf.asks_callers() && ran >= GRACE && progress.watermark.is_some_and(due)
+        let asks_callers = flight.query.leaf.asks_callers();
+        asks_callers && ran >= GRACE && progress.watermark.is_some_and(due)
     }
 }
 
@@ -240,24 +241,28 @@ impl<E: Engine> QuerySource<E> {
 pub(super) fn not_named(leaf: &Leaf, progress: &QueryProgress, error: &SourceError) -> Batch {
     let mut batch = replaced(leaf, &[]);
     let Window { from, to } = leaf.window;
+    let mut what = "asked for again in the next round";
     for (at, tries) in progress.waiting(from..to) {
         let now = match tries.saturating_add(1) {
-            TRIES.. => Outdated::Done,
+            TRIES.. => {
+                what = "not asked for any more";
+                Outdated::Done
+            }
             tries => Outdated::Waiting(tries),
         };
         batch.progress.push(progress::put_outdated(at, now));
     }
-    batch.rejected.push(told(leaf, error));
+    batch.rejected.push(told(leaf, what, error));
     batch
 }
 
 /// How a failure is told that fails no attempt: the counts do not need it.
-pub(super) fn told(leaf: &Leaf, error: &SourceError) -> Rejected {
+pub(super) fn told(leaf: &Leaf, what: &str, error: &SourceError) -> Rejected {
     let Window { from, to } = leaf.window;
     Rejected {
         name: format!("{from} to {to}, callers of outdated calls"),
         reason: error.reason,
-        error: format!("they are not named yet: {error}"),
+        error: format!("they are {what}: {error}"),
     }
 }
 

@@ -52,27 +52,27 @@ impl<E: Engine> QuerySource<E> {
                 Err(error) => return self.not_read(error),
             }
             let ran = self.trusted(now).since(flight.started) + began.elapsed();
-            let why = match ran >= self.settings.timeout {
-                true => Some("the source's `timeout`"),
-                false
-                    if self.in_the_way(
-                        &flight.query.leaf,
-                        ran,
-                        progress,
-                        flight.started.plus(ran),
-                    ) =>
-                {
-                    Some("as calls are due")
-                }
-                false => None,
-            };
-            if let Some(why) = why {
+            if let Some(why) = self.too_long(flight, progress, ran) {
                 let (end, scanned) = self.time_out(flight, ran, why).await;
                 return self.ended(flight, progress, now, end, scanned);
             }
             sleep(pause).await;
             pause = (pause * 3 / 2).min(LONGEST_PAUSE.max(self.settings.first_pause));
         }
+    }
+
+    /// Why a query that has run so long is waited for no longer, if so.
+    fn too_long(
+        &self,
+        flight: &InFlight,
+        progress: &QueryProgress,
+        ran: Duration,
+    ) -> Option<&'static str> {
+        if ran >= self.settings.timeout {
+            return Some("the source's `timeout`");
+        }
+        let in_the_way = self.in_the_way(flight, progress, ran);
+        in_the_way.then_some("as calls are due")
     }
 
     /// Stops a query that takes too long, unless it has just ended.
@@ -333,7 +333,9 @@ impl<E: Engine> QuerySource<E> {
         }
         let mut batch = self.split(leaf, progress).unwrap_or_default();
         match leaf.asks_callers() {
-            true => batch.rejected.push(told(leaf, &error)),
+            true => batch
+                .rejected
+                .push(told(leaf, "asked for in halves", &error)),
             // Its halves are not the same again: they need not wait as what is paid for in vain does.
             false => {
                 self.failure = Some(SourceError {
