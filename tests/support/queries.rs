@@ -16,7 +16,6 @@ use std::time::Duration;
 use cloudtrail_tls_exporter::aws::Quota;
 use cloudtrail_tls_exporter::call::{Caller, Name};
 use cloudtrail_tls_exporter::shutdown;
-use cloudtrail_tls_exporter::source::Source;
 use cloudtrail_tls_exporter::source::query::{AskCallers, CallerColumns};
 use cloudtrail_tls_exporter::time::Timestamp;
 use cloudtrail_tls_exporter::worker::{Pace, TickError};
@@ -919,8 +918,18 @@ pub fn a_shutdown_stops_the_query_for_callers_and_the_next_life_asks_anew<S: Que
     let mut kept = Kept::default();
     let mut first = hand(&rig, &kept);
     rig.runtime.block_on(async {
-        let waited = tick_for(Duration::from_secs(2), &mut first, &mut kept).await;
-        assert!(!waited, "it ended");
+        let mut tick = Box::pin(first.tick(&mut kept, aws::now()));
+        // Until it is looked at.
+        let looked_at = |stats: &Value| {
+            let queries = queries(stats);
+            queries.get(1).is_some_and(|query| query["polls"] != 0)
+        };
+        while !looked_at(&rig.double.stats()) {
+            let pause = Duration::from_millis(50);
+            let ended = tokio::time::timeout(pause, &mut tick).await;
+            assert!(ended.is_err(), "{ended:?}");
+        }
+        drop(tick);
         first.stop().await;
     });
     assert_eq!(queries(&rig.double.stats())[1]["stopped"], true);
@@ -930,12 +939,6 @@ pub fn a_shutdown_stops_the_query_for_callers_and_the_next_life_asks_anew<S: Que
         .unwrap();
     assert_eq!((kept.counts.calls(), kept.rejected.len()), (180, 0));
     assert_eq!(kept.named(), kept.outdated());
-}
-
-/// Ticks for a while; whether the tick ended.
-async fn tick_for<S: Source>(time: Duration, hand: &mut Hand<S>, kept: &mut Kept) -> bool {
-    let tick = hand.tick(kept, aws::now());
-    tokio::time::timeout(time, tick).await.is_ok()
 }
 
 /// The callers that a limit of five names of a loud account with a new user agent in each call, and of a quiet one.
