@@ -5,6 +5,8 @@ mod busiest;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 pub use self::busiest::{busiest, in_turns};
 use crate::time::Timestamp;
 use crate::tls::{KeyExchange, TlsVersion};
@@ -102,7 +104,7 @@ pub struct Caller {
 }
 
 /// What is told of a caller. What is not is `none` in every [`Caller`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallerLabels {
     /// Its principal.
     pub principal: bool,

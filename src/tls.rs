@@ -1,8 +1,10 @@
 //! What a CloudTrail record tells of the connection: closed sets of labels, each with a way out
 //! for values that this build does not know.
 
+use serde::{Deserialize, Serialize};
+
 /// The TLS version of an API call, as far as its record tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum TlsVersion {
     /// TLS 1.0, which CloudTrail spells `TLSv1`.
     Tls10,
@@ -63,6 +65,13 @@ impl TlsVersion {
     /// Whether this is a version, and one below `minimum`.
     pub fn outdated(self, minimum: Self) -> bool {
         self.known() && self < minimum
+    }
+
+    /// The labels of the versions below `minimum`.
+    pub fn labels_below(minimum: Self) -> impl Iterator<Item = &'static str> {
+        let versions = Self::ALL.into_iter();
+        let outdated = versions.filter(move |version| version.outdated(minimum));
+        outdated.map(Self::label)
     }
 
     /// Whether a call on this version is a positive control: TLS 1.2 or newer was seen, so the

@@ -23,6 +23,12 @@ impl Window {
         self.to.since(self.from)
     }
 
+    /// What both windows have of time; `None` for nothing.
+    pub fn overlap(self, other: Self) -> Option<Self> {
+        let (from, to) = (self.from.max(other.from), self.to.min(other.to));
+        (from < to).then_some(Self { from, to })
+    }
+
     /// Cuts the window in two at its middle second; `None` when one second is all there is.
     pub fn halves(self) -> Option<(Self, Self)> {
         let half = self.length() / 2;

@@ -5,6 +5,8 @@
 mod aws;
 #[path = "support/budgets.rs"]
 mod budgets;
+#[path = "support/handed.rs"]
+mod handed;
 #[path = "support/programs.rs"]
 mod programs;
 #[path = "support/queries.rs"]
@@ -33,6 +35,7 @@ impl Queried for Settings {
     const STARTS: u32 = 3;
     const PARTS: usize = 1;
     const LEAST_BILLED: f64 = 10.0 * 1024.0 * 1024.0;
+    const RANKS: bool = true;
     const GONE: &'static str = "InvalidRequestException";
     const REFUSALS: &'static [(&'static str, bool, &'static str)] = &[
         ("TooManyRequestsException", true, "throttled"),
@@ -78,6 +81,11 @@ laws! {
     a_query_of_another_configuration_is_not_taken_for_an_answer,
     results_that_are_gone_are_asked_for_anew,
     an_answer_that_cannot_be_read_is_asked_for_anew_after_some_tries,
+    a_clean_trail_asks_for_no_callers,
+    callers_that_cannot_be_asked_for_hold_up_nothing_and_come_an_hour_later,
+    a_query_for_callers_that_runs_for_ever_is_stopped,
+    a_kill_at_any_moment_hands_each_buckets_callers_out_once,
+    a_shutdown_stops_the_query_for_callers_and_the_next_life_asks_anew,
 }
 
 laws! {
@@ -504,4 +512,36 @@ fn the_program_counts_a_table() {
         Some(1.0)
     );
     double.assert_sound();
+}
+
+#[test]
+fn the_callers_of_a_day_are_the_truth_over_each_documented_table() {
+    both_ways(|| {
+        for (layout, documented) in [
+            (Layout::Timestamp, "timestamp"),
+            (Layout::YearMonthDay, "year_month_day"),
+            (Layout::YearMonthDay, "organization"),
+            (Layout::Lake, "lake"),
+        ] {
+            let mut rig = Rig::new(start_of_day());
+            lay_out(&mut rig, layout, documented, false);
+            rig.setup.query.schedule.settle = 2 * HOUR;
+            rig.setup.query.schedule.interval = 6 * HOUR;
+            rig.setup.engine.settle = 2 * HOUR;
+            let Some((stats, ..)) = queries::callers_of_a_day(&mut rig, HOUR) else {
+                return;
+            };
+            // One for each window: it reads whole days, whatever it asks.
+            let asked = queries::queries(&stats).into_iter();
+            assert_eq!(asked.filter(queries::asks_callers).count(), 4);
+        }
+    });
+}
+
+#[test]
+fn a_loud_account_leaves_a_quiet_one_its_callers() {
+    both_ways(|| {
+        let callers = queries::callers_within_a_limit::<Settings>();
+        assert_eq!(callers, ["loud00", "loud01", "loud02", "loud03", "quiet"]);
+    });
 }

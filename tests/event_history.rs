@@ -2,6 +2,8 @@
 
 #[path = "support/aws.rs"]
 mod aws;
+#[path = "support/handed.rs"]
+mod handed;
 #[path = "support/programs.rs"]
 mod programs;
 #[path = "support/queries.rs"]

@@ -4,6 +4,8 @@
 mod aws;
 #[path = "support/budgets.rs"]
 mod budgets;
+#[path = "support/handed.rs"]
+mod handed;
 #[path = "support/programs.rs"]
 mod programs;
 #[path = "support/queries.rs"]
@@ -32,6 +34,7 @@ impl Queried for Settings {
     const GREET: &'static str = "GetEventDataStore";
     const STARTS: u32 = 1;
     const PARTS: usize = 2;
+    const RANKS: bool = true;
     const GONE: &'static str = "QueryIdNotFoundException";
     const REFUSALS: &'static [(&'static str, bool, &'static str)] = &[
         ("MaxConcurrentQueriesException", false, "concurrency_limit"),
@@ -78,6 +81,11 @@ laws! {
     a_query_of_another_configuration_is_not_taken_for_an_answer,
     results_that_are_gone_are_asked_for_anew,
     an_answer_that_cannot_be_read_is_asked_for_anew_after_some_tries,
+    a_clean_trail_asks_for_no_callers,
+    callers_that_cannot_be_asked_for_hold_up_nothing_and_come_an_hour_later,
+    a_query_for_callers_that_runs_for_ever_is_stopped,
+    a_kill_at_any_moment_hands_each_buckets_callers_out_once,
+    a_shutdown_stops_the_query_for_callers_and_the_next_life_asks_anew,
 }
 
 laws! {
@@ -521,4 +529,23 @@ fn the_program_counts_a_store() {
     );
     assert!(scrape.sum("cloudtrail_tls_exporter_estimated_cost_dollars_total", &[]) > 0.0);
     double.assert_sound();
+}
+
+#[test]
+fn the_callers_of_a_day_are_the_truth() {
+    both_ways(|| {
+        let mut rig = Rig::new(start_of_day());
+        rig.setup.query.schedule.settle = 20 * MINUTE;
+        rig.setup.query.schedule.interval = HOUR;
+        rig.setup.query.recount = Some(recount(2 * HOUR));
+        queries::callers_of_a_day(&mut rig, 10 * MINUTE);
+    });
+}
+
+#[test]
+fn a_loud_account_leaves_a_quiet_one_its_callers() {
+    both_ways(|| {
+        let callers = queries::callers_within_a_limit::<Settings>();
+        assert_eq!(callers, ["loud00", "loud01", "loud02", "loud03", "quiet"]);
+    });
 }

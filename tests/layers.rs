@@ -11,9 +11,9 @@ use std::{env, fs};
 #[rustfmt::skip]
 const LAYERS: [(&str, &str, &str); 23] = [
     ("time", "", "serde humantime"),
-    ("tls", "", ""),
+    ("tls", "", "serde"),
     ("window", "time", "serde"),
-    ("call", "time tls", ""),
+    ("call", "time tls", "serde"),
     ("record", "time tls", "serde_json thiserror wide"),
     ("batch", "call source time window", "hashbrown"),
     ("aws", "source time",

@@ -4,6 +4,8 @@
 mod aws;
 #[path = "support/budgets.rs"]
 mod budgets;
+#[path = "support/handed.rs"]
+mod handed;
 #[path = "support/programs.rs"]
 mod programs;
 #[path = "support/queries.rs"]
@@ -31,6 +33,7 @@ impl Queried for Settings {
     const GREET: &'static str = "DescribeLogGroups";
     const STARTS: u32 = 1;
     const PARTS: usize = 2;
+    const RANKS: bool = false;
     const GONE: &'static str = "ResourceNotFoundException";
     const REFUSALS: &'static [(&'static str, bool, &'static str)] = &[
         ("LimitExceededException", false, "concurrency_limit"),
@@ -75,6 +78,11 @@ laws! {
     a_query_of_another_configuration_is_not_taken_for_an_answer,
     results_that_are_gone_are_asked_for_anew,
     an_answer_that_cannot_be_read_is_asked_for_anew_after_some_tries,
+    a_clean_trail_asks_for_no_callers,
+    callers_that_cannot_be_asked_for_hold_up_nothing_and_come_an_hour_later,
+    a_query_for_callers_that_runs_for_ever_is_stopped,
+    a_kill_at_any_moment_hands_each_buckets_callers_out_once,
+    a_shutdown_stops_the_query_for_callers_and_the_next_life_asks_anew,
 }
 
 laws! {
@@ -341,6 +349,11 @@ fn the_program_counts_a_log_group_stops_its_query_at_the_end_and_goes_on() {
         (f64::from(1 << 30), 0.0)
     );
     assert!(budget("used_bytes") > 0.0);
+    support::wait_for("a query for the callers", || {
+        let queries = queries::queries(&double.stats());
+        let callers = queries.iter().find(|query| queries::asks_callers(query))?;
+        (callers["fetched_complete"] == true).then_some(())
+    });
     let starts = [("operation", "StartQuery")];
     assert!(scrape.sum("cloudtrail_tls_exporter_aws_api_requests_total", &starts) >= 1.0);
     double.assert_sound();
@@ -402,4 +415,57 @@ fn a_log_group_that_was_made_anew_is_counted_again_no_more() {
     let starts = aws::calls(&rig.double.stats(), "StartQuery");
     assert!(starts < 60, "{starts} queries");
     rig.end(life);
+}
+
+#[test]
+fn the_callers_of_a_day_are_the_truth_and_only_buckets_with_outdated_calls_are_paid_for() {
+    both_ways(|| {
+        for form in [Form::Fields, Form::Json] {
+            let mut rig = Rig::new(start_of_day());
+            rig.setup.engine.form = form;
+            let Some((stats, events, kept)) = queries::callers_of_a_day(&mut rig, 10 * MINUTE)
+            else {
+                return;
+            };
+            // The bytes of the buckets that had outdated calls, as they lie there.
+            let outdated = kept.outdated();
+            let mut held = 0;
+            for line in std::fs::read_to_string(events).unwrap().lines() {
+                let event: Value = serde_json::from_str(line).unwrap();
+                let time = Timestamp::from_secs(event["timestamp"].as_i64().unwrap() / 1000);
+                if outdated.contains_key(&time.floor(aws::BUCKET)) {
+                    held += event["message"].as_str().unwrap().len();
+                }
+            }
+            let queries = queries::queries(&stats).into_iter();
+            let callers = queries.filter(queries::asks_callers);
+            let bytes = callers.map(|query| query["bytesScanned"].as_f64().unwrap());
+            let ratio = bytes.sum::<f64>() / held as f64;
+            support::tell(&format!(
+                "callers: bytes scanned / held in their buckets {ratio:.4}"
+            ));
+            assert!((1.0..1.01).contains(&ratio), "{ratio}");
+        }
+    });
+}
+
+#[test]
+fn callers_are_asked_for_beside_outdated_calls_alone_too() {
+    let (mut rig, _) = rig_over_an_hour::<Settings>();
+    rig.setup.query.control = true;
+    rig.setup.engine.outdated_only = true;
+    rig.setup.query.callers = Some(queries::ask_callers::<Settings>());
+    let mut kept = handed::Kept::default();
+    let mut hand = queries::hand(&rig, &kept);
+    rig.runtime
+        .block_on(hand.tick(&mut kept, aws::now()))
+        .unwrap();
+    assert_eq!(kept.outdated().values().sum::<u64>(), 45);
+    assert_eq!(kept.named(), kept.outdated());
+}
+
+#[test]
+fn the_busiest_callers_are_named_first() {
+    let loud = ["loud00", "loud01", "loud02", "loud03", "loud04"];
+    assert_eq!(queries::callers_within_a_limit::<Settings>(), loud);
 }

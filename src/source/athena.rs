@@ -110,13 +110,14 @@ impl Athena {
             key_exchange: (!query.plain).then_some("tlsDetails.keyExchange"),
             deduplicate: self.settings.deduplicate,
             bucket: self.settings.bucket,
+            most_rows: self.settings.most_rows,
         };
         let recount_after = self.settings.recount_after;
         let late = match leaf.recount {
             true => self.settings.settle + recount_after,
             false => self.settings.settle,
         };
-        sql::statement(leaf, &table, &conditions(layout, leaf.window, late))
+        sql::statement(leaf, &table, &conditions(layout, leaf, late))
     }
 
     /// What tells one start from another: the same token with other parameters is an error.

@@ -92,13 +92,10 @@ impl Lake {
             key_exchange: (!query.plain).then_some(key_exchange),
             deduplicate: self.settings.deduplicate,
             bucket: self.settings.bucket,
+            most_rows: self.settings.most_rows,
         };
-        let (from, to) = (
-            sql::timestamp(leaf.window.from),
-            sql::timestamp(leaf.window.to),
-        );
-        let calls = sql::CALLS_OF_LAKE;
-        let conditions = format!("eventTime >= {from} AND eventTime < {to}\n  AND {calls}");
+        let time = sql::within(leaf, sql::timestamp);
+        let conditions = format!("{time}\n  AND {}", sql::CALLS_OF_LAKE);
         sql::statement(leaf, &table, &conditions)
     }
 

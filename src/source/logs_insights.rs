@@ -16,7 +16,7 @@ use aws_sdk_cloudwatchlogs::operation::get_query_results::GetQueryResultsOutput;
 use aws_sdk_cloudwatchlogs::types::{QueryStatistics, QueryStatus};
 
 pub use self::text::Form;
-use super::query::{Answer, End, Engine, Leaf, Look, Query, Started, numbers};
+use super::query::{Answer, Ask, End, Engine, Leaf, Look, MOST_CALLERS, Query, Started, numbers};
 use crate::aws::{self, Observer, Quota};
 use crate::batch::Scanned;
 use crate::source::{Reason, SourceError};
@@ -46,6 +46,21 @@ pub struct Settings {
     pub most_rows: usize,
     /// The most rows of a page.
     pub page: usize,
+}
+
+impl Settings {
+    /// The most rows of an answer that names callers.
+    fn most_callers(&self) -> usize {
+        MOST_CALLERS.min(self.most_rows)
+    }
+
+    /// The most rows of a leaf's answer.
+    fn most_rows(&self, leaf: &Leaf) -> usize {
+        match leaf.ask {
+            Ask::Callers { .. } => self.most_callers(),
+            _ => self.most_rows,
+        }
+    }
 }
 
 /// CloudWatch Logs Insights.
@@ -137,7 +152,7 @@ impl Engine for LogsInsights {
             // team said in 2022 that it does not): one more is asked for, and the query cuts to the millisecond.
             .start_time(leaf.window.from.secs())
             .end_time(leaf.window.to.secs())
-            .limit(i32::try_from(self.settings.most_rows).unwrap_or(i32::MAX))
+            .limit(i32::try_from(self.settings.most_rows(leaf)).unwrap_or(i32::MAX))
             .customize()
             .config_override(aws_sdk_cloudwatchlogs::Config::builder().retry_config(aws::once()));
         let started = request.send().await.map_err(|error| {

@@ -3,6 +3,7 @@
 
 mod answer;
 mod budget;
+mod callers;
 mod estimates;
 mod flight;
 mod leaf;
@@ -26,6 +27,7 @@ use xxhash_rust::xxh3::xxh3_128;
 pub use self::answer::{Answer, CallRow, Members, MetMembers, Rows};
 pub use self::budget::{Budget, Budgets, Spending};
 use self::budget::{Share, Spent, day_of};
+pub use self::callers::{AskCallers, CallerRow, MOST_CALLERS};
 pub use self::leaf::{Ask, Leaf, Part};
 use self::plan::Plan;
 pub use self::plan::{Recount, Settings};
@@ -266,10 +268,12 @@ impl<E: Engine> QuerySource<E> {
         let id = match self.start(next).await {
             Ok(Started::Query(id)) => id,
             Ok(Started::Nothing) => {
-                let mut batch = passed(&leaf, progress);
-                batch
-                    .progress
-                    .extend(spent_change(spent.reserving(0), progress));
+                let mut batch = match leaf.asks_callers() {
+                    true => self.named(&leaf, progress, &[])?,
+                    false => passed(&leaf, progress),
+                };
+                let given_back = spent_change(spent.reserving(0), progress);
+                batch.progress.extend(given_back);
                 return Ok(Some(batch));
             }
             Ok(Started::Reworded) => {

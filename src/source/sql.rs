@@ -1,5 +1,6 @@
 //! What CloudTrail Lake and Athena have in common: both are asked in the SQL of Trino, and answer with texts.
 
+mod callers;
 mod rows;
 
 use std::time::Duration;
@@ -9,6 +10,7 @@ use tracing::warn;
 pub(super) use self::rows::Reader;
 use super::query::{Ask, Leaf, Part};
 use crate::time::Timestamp;
+use crate::window::Window;
 
 /// The most rows of an answer; each takes some 50 bytes here. A window with more is asked for in parts.
 pub const MOST_ROWS: usize = 1_000_000;
@@ -27,6 +29,19 @@ pub(super) struct Table<'t> {
     pub(super) deduplicate: bool,
     /// The grid of time.
     pub(super) bucket: Duration,
+    /// The most rows of an answer.
+    pub(super) most_rows: usize,
+}
+
+impl Table<'_> {
+    /// The column that counts calls.
+    fn calls(&self) -> String {
+        let calls = match self.deduplicate {
+            true => "count(DISTINCT eventID) + count_if(eventID IS NULL)",
+            false => "count(*)",
+        };
+        format!("{calls} AS {}", column::CALLS)
+    }
 }
 
 /// The columns of an answer.
@@ -44,6 +59,9 @@ mod column {
     pub(super) const ACCOUNT_ID: &str = "account_id";
     pub(super) const AWS_REGION: &str = "aws_region";
     pub(super) const TLS_HOST: &str = "tls_host";
+    pub(super) const PRINCIPAL: &str = "principal";
+    pub(super) const USER_AGENT: &str = "user_agent";
+    pub(super) const SOURCE_IP: &str = "source_ip";
 }
 
 /// In Lake's schema: what is no call, or is a call that was told already. Network activity events tell of calls
@@ -66,6 +84,9 @@ pub(super) fn statement(leaf: &Leaf, table: &Table<'_>, conditions: &str) -> Str
             (vec![value], vec![records])
         }
         Ask::Records => (vec![bucket], vec![records]),
+        Ask::Callers { below, columns } => {
+            return callers::statement(table, &bucket, conditions, below, columns);
+        }
         Ask::Calls | Ask::CallsWithoutEventName => {
             let mut groups = Vec::new();
             // The column of the most values first, as AWS advises for GROUP BY in Lake.
@@ -94,15 +115,9 @@ pub(super) fn statement(leaf: &Leaf, table: &Table<'_>, conditions: &str) -> Str
                 column::TLS_HOST
             ));
             groups.push(bucket);
-            let calls = match table.deduplicate {
-                true => "count(DISTINCT eventID) + count_if(eventID IS NULL)",
-                false => "count(*)",
-            };
+            let calls = table.calls();
             let last = format!("max({}) AS {}", table.seconds, column::LAST);
-            (
-                groups,
-                vec![format!("{calls} AS {}", column::CALLS), records, last],
-            )
+            (groups, vec![calls, records, last])
         }
     };
     let ordinals: Vec<String> = (1..=groups.len()).map(|place| place.to_string()).collect();
@@ -149,6 +164,19 @@ pub(super) fn timestamp(time: Timestamp) -> String {
     format!("timestamp '{text}'")
 }
 
+/// What bounds `eventTime` to a leaf's window, and to the parts of it that are asked for.
+pub(super) fn within(leaf: &Leaf, write: impl Fn(Timestamp) -> String) -> String {
+    let bounds = |window: &Window| {
+        let (from, to) = (write(window.from), write(window.to));
+        format!("eventTime >= {from} AND eventTime < {to}")
+    };
+    let parts: Vec<String> = leaf.within.iter().map(bounds).collect();
+    match parts.is_empty() {
+        true => bounds(&leaf.window),
+        false => format!("{}\n  AND ({})", bounds(&leaf.window), parts.join(" OR ")),
+    }
+}
+
 /// Whether an engine's error says that the table has no key exchange: AWS's own schemas do not name it.
 pub(super) fn no_key_exchange(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
@@ -173,7 +201,6 @@ pub(super) fn too_much(message: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::window::Window;
 
     fn table(deduplicate: bool) -> Table<'static> {
         Table {
@@ -182,6 +209,7 @@ mod tests {
             key_exchange: Some("tlsDetails.keyExchange"),
             deduplicate,
             bucket: Duration::from_secs(300),
+            most_rows: 10,
         }
     }
 
@@ -224,6 +252,23 @@ mod tests {
              AND coalesce(awsRegion, '') = ''' OR ''''='''\n  AND coalesce(recipientAccountId, '') = ''\nGROUP BY 1"
         );
         assert_eq!(identifier("a\".\"b"), "\"a\"\".\"\"b\"");
+    }
+
+    #[test]
+    fn parts_of_a_window_are_asked_for_alone() {
+        let window = |from, to| Window {
+            from: Timestamp::from_secs(from),
+            to: Timestamp::from_secs(to),
+        };
+        let mut leaf = leaf();
+        let write = |time: Timestamp| time.secs().to_string();
+        assert_eq!(within(&leaf, write), "eventTime >= 0 AND eventTime < 600");
+        leaf.within = vec![window(0, 300), window(500, 600)];
+        assert_eq!(
+            within(&leaf, write),
+            "eventTime >= 0 AND eventTime < 600\n  \
+             AND (eventTime >= 0 AND eventTime < 300 OR eventTime >= 500 AND eventTime < 600)"
+        );
     }
 
     #[test]

@@ -63,7 +63,15 @@ def pruning(source: Source, prunes: str) -> list[str]:
 
 
 def time_bounds(source: Source, given: exp.Expression, prunes: str) -> list[str]:
-    """Of a comparison of eventTime with a constant: itself, or the UTC days that it leaves."""
+    """Of a comparison of eventTime with a constant: itself, or the UTC days that it leaves; and of such that are joined
+    by AND and OR, as long as each side of an OR bounds it."""
+    if isinstance(given, exp.Or):
+        sides = [" AND ".join(time_bounds(source, side, prunes)) for side in (given.left, given.right)]
+        return [f"(({sides[0]}) OR ({sides[1]}))"] if all(sides) else []
+    if isinstance(given, exp.And):
+        return time_bounds(source, given.left, prunes) + time_bounds(source, given.right, prunes)
+    if isinstance(given, exp.Paren):
+        return time_bounds(source, given.this, prunes)
     bounds = []
     if isinstance(given, exp.Between):
         low, high = given.args["low"], given.args["high"]

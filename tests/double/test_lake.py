@@ -329,6 +329,25 @@ class Switches(TrailTest):
             numbers = self.lake_ended(self.lake_start(statement))["QueryStatistics"]
             self.assertEqual((numbers["EventsScanned"], numbers["EventsMatched"]), (events, 1))
 
+    def test_prunes_by_times_that_lie_apart(self) -> None:
+        hours = [f"2026-06-0{day}T{hour}:30:00Z" for day in (1, 2, 3) for hour in ("10", "12", "14")]
+        self.deliver(*(record(eventTime=time) for time in hours))
+        time = "eventTime >= timestamp '2026-06-0{} {}:00:00'".format
+        until = "eventTime < timestamp '2026-06-0{} {}:00:00'".format
+        whole = f"{time(1, 10)} AND {until(3, 15)}"
+        for parts, by_time, by_day in (
+            ("true", 9, 9),
+            (f"({time(1, 10)} AND {until(1, 11)} OR {time(1, 14)} AND {until(1, 15)})", 2, 3),
+            (f"({time(1, 10)} AND {until(1, 11)} OR {time(3, 14)} AND {until(3, 15)})", 2, 6),
+            # One side that bounds nothing bounds nothing together.
+            (f"({time(1, 10)} AND {until(1, 11)} OR eventSource = 'x')", 9, 9),
+        ):
+            statement = f"SELECT count(*) AS n FROM {STORE} WHERE {whole} AND {parts}"
+            for setting, events in (("time", by_time), ("calendarday", by_day)):
+                self.switch(lake_prunes=setting)
+                numbers = self.lake_ended(self.lake_start(statement))["QueryStatistics"]
+                self.assertEqual(numbers["EventsScanned"], events, (parts, setting))
+
     def test_both_ways_to_the_key_exchange(self) -> None:
         self.switch(lake_key_exchange="column")
         self.deliver(*(message for _, message in generated(500)))

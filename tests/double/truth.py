@@ -8,9 +8,13 @@ event       a call is told by its record's eventTime, not by `timestamp`, and re
 management  only management events, as CloudTrail's event history has them
 in=REGION   only events of this Region, or of none, as the same
 unreported  no key exchange, as of a source whose schema has none
+callers=SECONDS  instead, who made the outdated calls of each bucket of so many seconds: lines of JSON, [start of the
+            bucket in seconds, service, call, version, account, principal, user agent, source address, calls]
 """
 
+import json
 import sys
+from collections import Counter
 
 import duckdb
 
@@ -38,7 +42,8 @@ WITH lines AS (
         coalesce(r->>'$.eventSource', '') AS source, coalesce(r->>'$.eventName', '') AS event,
         coalesce(r->>'$.recipientAccountId', '') AS account, coalesce(r->>'$.awsRegion', '') AS region,
         coalesce(t->>'$.tlsVersion', '') AS version, coalesce(t->>'$.cipherSuite', '') AS cipher,
-        {exchange} AS exchange,
+        {exchange} AS exchange, r->'$.userIdentity' AS who,
+        r->>'$.userAgent' AS user_agent, r->>'$.sourceIPAddress' AS source_ip,
         epoch(strptime(r->>'$.eventTime', '%Y-%m-%dT%H:%M:%SZ')) AS event_time
     FROM records
 )
@@ -53,7 +58,9 @@ SELECT timestamp, event_time,
     CASE WHEN tls IS NOT TRUE THEN 'none' WHEN exchange = '' THEN 'unreported'
         WHEN list_contains(?::VARCHAR[], exchange) THEN exchange ELSE 'other' END AS key_exchange,
     CASE WHEN exchange LIKE '%mlkem%' OR exchange LIKE '%kyber%' THEN 'yes'
-        WHEN list_contains(?::VARCHAR[], exchange) THEN 'no' ELSE 'unreported' END AS post_quantum
+        WHEN list_contains(?::VARCHAR[], exchange) THEN 'no' ELSE 'unreported' END AS post_quantum,
+    coalesce(nullif(who->>'$.sessionContext.sessionIssuer.arn', ''), nullif(who->>'$.arn', ''),
+        nullif(who->>'$.invokedBy', ''), nullif(who->>'$.principalId', '')) AS principal, user_agent, source_ip
 FROM texts WHERE source <> ''
 """
 EVENT_TIME = "epoch_ms(strptime(r->>'$.eventTime', '%Y-%m-%dT%H:%M:%SZ'))"
@@ -101,9 +108,28 @@ def statement(words: list[str]) -> str:
     return text
 
 
-def samples(events: str, start: int, end: int, window: int, words: list[str] = ()) -> list[str]:
+def calls_of(events: str, start: int, end: int, words: list[str]) -> duckdb.DuckDBPyConnection:
+    """A database with the table of calls."""
     base = duckdb.connect()
     base.execute(statement(words), [events, start, end, KEY_EXCHANGES + POST_QUANTUM, KEY_EXCHANGES])
+    return base
+
+
+def callers(events: str, start: int, end: int, seconds: int, words: list[str] = ()) -> list[str]:
+    base = calls_of(events, start, end, words)
+    query = f"""SELECT timestamp // {seconds * 1000} * {seconds}, aws_service, event_name, tls_version, account_id,
+        principal, user_agent, source_ip FROM calls WHERE {OUTDATED}"""
+    found = Counter((bucket, *map(label, texts)) for bucket, *texts in base.execute(query).fetchall())
+    return sorted(json.dumps([*caller, number]) for caller, number in found.items())
+
+
+def label(text: str | None) -> str:
+    """A label's value: at most 200 bytes, whole characters."""
+    return (text or "").encode()[:200].decode(errors="ignore") or "none"
+
+
+def samples(events: str, start: int, end: int, window: int, words: list[str] = ()) -> list[str]:
+    base = calls_of(events, start, end, words)
     base.execute(f"SET VARIABLE since = {window}")
     lines = []
     for name, labels, value, calls, groups in FAMILIES:
@@ -117,4 +143,9 @@ def samples(events: str, start: int, end: int, window: int, words: list[str] = (
 
 if __name__ == "__main__":
     file, start, end, window, *words = sys.argv[1:]
-    print("\n".join(samples(file, int(start), int(end), int(window), words)))
+    grids = [int(word.removeprefix("callers=")) for word in words if word.startswith("callers=")]
+    words = [word for word in words if not word.startswith("callers=")]
+    if grids:
+        print("\n".join(callers(file, int(start), int(end), grids[0], words)))
+    else:
+        print("\n".join(samples(file, int(start), int(end), int(window), words)))

@@ -464,6 +464,7 @@ impl<S: Subject> Setup<S> {
                 recount: None,
                 control: false,
                 minimum_version: TlsVersion::Tls12,
+                callers: None,
             },
             engine: S::settings(),
             // The quotas of most tests are the double's, which let all through.

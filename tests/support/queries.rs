@@ -14,12 +14,15 @@ use std::task::Poll;
 use std::time::Duration;
 
 use cloudtrail_tls_exporter::aws::Quota;
+use cloudtrail_tls_exporter::call::{Caller, CallerLabels, Name};
 use cloudtrail_tls_exporter::shutdown;
+use cloudtrail_tls_exporter::source::query::{AskCallers, Budget};
 use cloudtrail_tls_exporter::time::Timestamp;
 use cloudtrail_tls_exporter::worker::{Pace, TickError};
 use serde_json::{Value, json};
 
 use crate::aws::{self, HOUR, Life, MINUTE, Rig, Subject, both_ways, set_now};
+use crate::handed::{Hand, Kept};
 use crate::{programs, support};
 
 /// Makes a test of each law that holds for a source.
@@ -62,6 +65,8 @@ pub trait Queried: Subject {
     fn quota() -> Quota;
     fn set_rows(&mut self, most_rows: usize, page: usize);
     fn set_bucket(&mut self, bucket: Duration);
+    /// Whether its language ranks rows within groups, and takes times that lie apart.
+    const RANKS: bool;
     /// With this code GetQueryResults says that it does not know a query's results.
     const GONE: &'static str;
 }
@@ -631,4 +636,349 @@ pub fn scanned(stats: &Value) -> f64 {
         .iter()
         .map(|query| query["bytesScanned"].as_f64().unwrap())
         .sum()
+}
+
+/// How the tests ask for callers: for all that there is of them.
+pub fn ask_callers<S: Queried>() -> AskCallers {
+    AskCallers {
+        columns: CallerLabels {
+            principal: true,
+            user_agent: true,
+            source_ip: true,
+        },
+        window: DAY,
+        apart: S::RANKS,
+    }
+}
+
+/// A new process of the rig's source, whose batches are kept by the test.
+pub fn hand<S: Queried>(rig: &Rig<S>, kept: &Kept) -> Hand<S::Source> {
+    let budget = Arc::new(Budget::new("", None));
+    Hand::new(S::source(&rig.setup, &rig.sdk(), &budget), kept)
+}
+
+/// Ticks every `every` from now until `end`, with both clocks.
+pub fn run_hand<S: Queried>(
+    rig: &Rig<S>,
+    hand: &mut Hand<S::Source>,
+    kept: &mut Kept,
+    every: Duration,
+    end: Timestamp,
+) {
+    while aws::now() < end {
+        rig.set_clocks(aws::now().plus(every).min(end));
+        rig.runtime.block_on(hand.tick(kept, aws::now())).unwrap();
+    }
+}
+
+/// Whether a query that the double was asked to run is for callers.
+pub fn asks_callers(query: &Value) -> bool {
+    let text = query["queryString"].as_str().unwrap();
+    text.contains("principal")
+}
+
+/// The callers that were handed out, as `truth.py` writes them.
+fn caller_lines(kept: &Kept) -> Vec<String> {
+    let line = |((bucket, caller), calls): (&(Timestamp, Caller), &u64)| {
+        let Caller {
+            aws_service,
+            event_name,
+            tls_version,
+            account_id,
+            principal,
+            user_agent,
+            source_ip,
+        } = caller;
+        let names = [principal, user_agent, source_ip].map(Name::as_str);
+        let call = [aws_service, event_name].map(Name::as_str);
+        json!([
+            bucket.secs(),
+            call[0],
+            call[1],
+            tls_version.label(),
+            account_id.as_str(),
+            names[0],
+            names[1],
+            names[2],
+            calls
+        ])
+        .to_string()
+    };
+    let mut lines: Vec<String> = kept.callers.iter().map(line).collect();
+    lines.sort();
+    lines
+}
+
+/// A day whose callers are asked for as it goes by: what was handed out is the truth of each bucket. Returns the
+/// double's stats, the file of events, and what was kept; `None` where the records are not.
+pub fn callers_of_a_day<S: Queried>(
+    rig: &mut Rig<S>,
+    every: Duration,
+) -> Option<(Value, PathBuf, Kept)> {
+    let start = start_of_day();
+    let folders = folders(rig.home.path(), 1000)?;
+    let more: &[&str] = match S::BY_EVENT_TIME {
+        true => &["--event-time", "--duplicates", "0.03"],
+        false => &[],
+    };
+    let events = rig.deliver_folders(start, start.plus(DAY), 6, &folders, more);
+    rig.setup.query.lookback = MINUTE;
+    rig.setup.query.callers = Some(ask_callers::<S>());
+    let mut kept = Kept::default();
+    let mut hand = hand(rig, &kept);
+    rig.runtime
+        .block_on(hand.tick(&mut kept, aws::now()))
+        .unwrap();
+    run_hand(rig, &mut hand, &mut kept, every, start.plus(DAY + 3 * HOUR));
+    let grid = format!("callers={}", aws::BUCKET.as_secs());
+    let mut words = vec![grid.as_str()];
+    words.extend(S::BY_EVENT_TIME.then_some("event"));
+    let end = start.plus(DAY + HOUR);
+    let canonical = |line: String| serde_json::from_str::<Value>(&line).unwrap().to_string();
+    let expected = aws::truth(&events, start, end, start, &words).into_iter();
+    let mut expected: Vec<String> = expected.map(canonical).collect();
+    expected.sort();
+    assert!(expected.len() > 40, "only {} callers", expected.len());
+    assert_eq!(caller_lines(&kept), expected);
+    assert_eq!(kept.named(), kept.outdated());
+    assert!(kept.times.values().all(|times| *times == 1));
+    assert_eq!(kept.rejected, Vec::<&str>::new());
+    let stats = rig.double.stats();
+    let (callers, counts): (Vec<_>, Vec<_>) = queries(&stats).into_iter().partition(asks_callers);
+    let scanned = |queries: &[Value]| -> f64 {
+        let bytes = queries.iter().map(|query| query["bytesScanned"].as_f64());
+        bytes.flatten().sum()
+    };
+    let (of_callers, of_counts) = (scanned(&callers), scanned(&counts));
+    support::tell(&format!(
+        "{}: {} queries for callers beside {} of the counts, {:.3} of their bytes; {} of {} buckets had outdated calls",
+        S::TYPE,
+        callers.len(),
+        counts.len(),
+        of_callers / of_counts,
+        kept.outdated().len(),
+        DAY.as_secs() / aws::BUCKET.as_secs(),
+    ));
+    assert_eq!(kept.scanned.bytes as f64, of_callers + of_counts);
+    rig.double.assert_sound();
+    Some((stats, events, kept))
+}
+
+pub fn a_clean_trail_asks_for_no_callers<S: Queried>() {
+    both_ways(|| {
+        let start = start_of_day();
+        let mut rig = Rig::<S>::new(start);
+        rig.setup.query.callers = Some(ask_callers::<S>());
+        let record = |version| aws::record("s3", "GetObject", version, start.plus(10 * MINUTE));
+        let records = ["TLSv1.2", "TLSv1.3", "none", "SSLv3"].map(record);
+        rig.deliver(start.plus(10 * MINUTE), &records);
+        let mut kept = Kept::default();
+        let mut hand = hand(&rig, &kept);
+        run_hand(
+            &rig,
+            &mut hand,
+            &mut kept,
+            10 * MINUTE,
+            start.plus(3 * HOUR),
+        );
+        assert_eq!(kept.counts.calls(), 4);
+        let stats = rig.double.stats();
+        assert!(!queries(&stats).iter().any(asks_callers), "{stats}");
+    });
+}
+
+pub fn callers_that_cannot_be_asked_for_hold_up_nothing_and_come_an_hour_later<S: Queried>() {
+    let error = |code: &str| json!({"error": {"status": 400, "code": code, "message": "a fault"}});
+    let fate = |name: &str| {
+        let mut fates = S::FATES.iter();
+        let (_, reason) = fates.find(|(known, _)| *known == name).unwrap();
+        (1, json!({"query": name}), *reason)
+    };
+    for (times, action, reason) in [
+        (S::STARTS, error("AccessDeniedException"), "access_denied"),
+        (S::STARTS, error("ThrottlingException"), "throttled"),
+        (1, json!({"garbage": true}), "bad_answer"),
+        fate("Failed"),
+        fate("vanish"),
+        fate("Cancelled"),
+    ] {
+        let (mut rig, start) = rig_over_an_hour::<S>();
+        rig.double.switch(json!({"lake_key_exchange": "column"}));
+        rig.setup.query.callers = Some(ask_callers::<S>());
+        let fault = json!({"operation": S::START, "skip": 1, "times": times, "action": action});
+        rig.double.post("faults", &json!([fault]));
+        let mut kept = Kept::default();
+        let mut hand = hand(&rig, &kept);
+        let tick = |hand: &mut Hand<S::Source>, kept: &mut Kept| {
+            rig.runtime.block_on(hand.tick(kept, aws::now())).unwrap();
+        };
+        tick(&mut hand, &mut kept);
+        assert_eq!(kept.rejected, [reason], "{action}");
+        assert_eq!(
+            (kept.counts.calls(), kept.callers.len()),
+            (180, 0),
+            "{action}"
+        );
+        let watermark = start.plus(HOUR + 5 * MINUTE);
+        assert_eq!(kept.watermark, Some(watermark), "{action}");
+        // Not in this hour …
+        let before = queries(&rig.double.stats()).len();
+        tick(&mut hand, &mut kept);
+        assert_eq!(queries(&rig.double.stats()).len(), before, "{action}");
+        // … but in the next.
+        rig.set_clocks(start.plus(2 * HOUR + 10 * MINUTE));
+        tick(&mut hand, &mut kept);
+        assert_eq!(
+            (kept.counts.calls(), kept.rejected.len()),
+            (180, 1),
+            "{action}"
+        );
+        assert_eq!(kept.named(), kept.outdated(), "{action}");
+        rig.double.assert_sound();
+    }
+}
+
+pub fn a_query_for_callers_that_runs_for_ever_is_stopped<S: Queried>() {
+    let (mut rig, _) = rig_over_an_hour::<S>();
+    rig.double.switch(json!({"lake_key_exchange": "column"}));
+    rig.setup.query.callers = Some(ask_callers::<S>());
+    rig.setup.query.timeout = Duration::from_secs(1);
+    let fault =
+        json!({"operation": S::START, "skip": 1, "times": 1, "action": {"query": "forever"}});
+    rig.double.post("faults", &json!([fault]));
+    let mut kept = Kept::default();
+    let mut hand = hand(&rig, &kept);
+    rig.runtime
+        .block_on(hand.tick(&mut kept, aws::now()))
+        .unwrap();
+    assert_eq!(kept.counts.calls(), 180);
+    assert_eq!(kept.rejected, ["timeout"]);
+    let stats = rig.double.stats();
+    assert_eq!(queries(&stats)[1]["stopped"], true, "{stats}");
+    assert_eq!(stats["orphans"], json!([]));
+    // Its halves follow at once where they are less work.
+    let named = if S::PARTS == 1 {
+        0
+    } else {
+        kept.outdated().len()
+    };
+    assert_eq!(kept.named().len(), named);
+}
+
+pub fn a_kill_at_any_moment_hands_each_buckets_callers_out_once<S: Queried>() {
+    both_ways(|| {
+        let mut kills = 0;
+        for moments in 1.. {
+            let (mut rig, _) = rig_over_an_hour::<S>();
+            rig.setup.query.callers = Some(ask_callers::<S>());
+            let mut kept = Kept::default();
+            let mut first = hand(&rig, &kept);
+            let mut left = moments;
+            let ended = rig.runtime.block_on(async {
+                let mut tick = pin!(first.tick(&mut kept, aws::now()));
+                poll_fn(|context| {
+                    if left == 0 {
+                        return Poll::Ready(None);
+                    }
+                    left -= 1;
+                    tick.as_mut().poll(context).map(Some)
+                })
+                .await
+            });
+            drop(first);
+            let mut second = hand(&rig, &kept);
+            rig.runtime
+                .block_on(second.tick(&mut kept, aws::now()))
+                .unwrap();
+            assert_eq!(kept.counts.calls(), 180, "killed after {moments} moments");
+            assert_eq!(
+                kept.named(),
+                kept.outdated(),
+                "killed after {moments} moments"
+            );
+            assert!(kept.times.values().all(|times| *times == 1));
+            let stats = rig.double.stats();
+            let left = stats["orphans"].as_array().unwrap().len();
+            let most = usize::from(S::STARTS == 1);
+            assert!(left <= most, "killed after {moments} moments: {stats}");
+            if ended.is_some() {
+                break;
+            }
+            kills += 1;
+        }
+        support::tell(&format!(
+            "{}: {kills} kills of a tick that asks for callers",
+            S::TYPE
+        ));
+        assert!(kills > 15, "{kills}");
+    });
+}
+
+pub fn a_shutdown_stops_the_query_for_callers_and_the_next_life_asks_anew<S: Queried>() {
+    let (mut rig, _) = rig_over_an_hour::<S>();
+    rig.double.switch(json!({"lake_key_exchange": "column"}));
+    rig.setup.query.callers = Some(ask_callers::<S>());
+    let fault =
+        json!({"operation": S::START, "skip": 1, "times": 1, "action": {"query": "forever"}});
+    rig.double.post("faults", &json!([fault]));
+    let mut kept = Kept::default();
+    let mut first = hand(&rig, &kept);
+    rig.runtime.block_on(async {
+        let mut tick = Box::pin(first.tick(&mut kept, aws::now()));
+        // Until it is looked at.
+        let looked_at = |stats: &Value| {
+            let queries = queries(stats);
+            queries.get(1).is_some_and(|query| query["polls"] != 0)
+        };
+        while !looked_at(&rig.double.stats()) {
+            let pause = Duration::from_millis(50);
+            let ended = tokio::time::timeout(pause, &mut tick).await;
+            assert!(ended.is_err(), "{ended:?}");
+        }
+        drop(tick);
+        first.stop().await;
+    });
+    assert_eq!(queries(&rig.double.stats())[1]["stopped"], true);
+    let mut second = hand(&rig, &kept);
+    rig.runtime
+        .block_on(second.tick(&mut kept, aws::now()))
+        .unwrap();
+    assert_eq!((kept.counts.calls(), kept.rejected.len()), (180, 0));
+    assert_eq!(kept.named(), kept.outdated());
+}
+
+/// The callers that a limit of five names of a loud account with a new user agent in each call, and of a quiet one.
+pub fn callers_within_a_limit<S: Queried>() -> Vec<String> {
+    let start = start_of_day();
+    let mut rig = Rig::<S>::new(start.plus(HOUR));
+    rig.setup.query.callers = Some(ask_callers::<S>());
+    rig.setup.engine.set_rows(5, 1000);
+    let time = start.plus(20 * MINUTE);
+    let mut messages = Vec::new();
+    let mut call = |account: &str, agent: &str, times: usize| {
+        let text = aws::record("s3", "GetObject", "TLSv1.1", time);
+        for _ in 0..times {
+            let mut record: Value = serde_json::from_str(&text).unwrap();
+            record["recipientAccountId"] = json!(account);
+            record["eventID"] = json!(fastrand::u128(..).to_string());
+            record["userAgent"] = json!(agent);
+            messages.push(record.to_string());
+        }
+    };
+    for number in 0..30 {
+        call("111122223333", &format!("loud{number:02}"), 30 - number);
+    }
+    call("444455556666", "quiet", 1);
+    rig.deliver(time, &messages);
+    let mut kept = Kept::default();
+    let mut hand = hand(&rig, &kept);
+    rig.runtime
+        .block_on(hand.tick(&mut kept, aws::now()))
+        .unwrap();
+    assert_eq!(kept.counts.calls(), 31 * 15 + 1);
+    assert!(kept.times.values().all(|times| *times == 1));
+    let callers = kept.callers.keys();
+    callers
+        .map(|(_, caller)| caller.user_agent.as_str().to_owned())
+        .collect()
 }

@@ -147,6 +147,7 @@ mod tests {
             recount: None,
             control: false,
             minimum_version: TlsVersion::Tls12,
+            callers: None,
         }
     }
 

@@ -17,6 +17,7 @@ pub(super) fn source(table: &mut Table<'_>, name: String) -> Source {
         first_pause: Duration::from_secs(1),
         // 5 dollars for a TB, the price in most Regions.
         price_per_gib: 0.00488,
+        apart: true,
         control: false,
     });
     let layouts = [

@@ -16,6 +16,7 @@ pub(super) fn source(table: &mut Table<'_>, name: String) -> Source {
         longest: Duration::from_secs(6 * 3600),
         first_pause: Duration::from_secs(1),
         price_per_gib: 0.005,
+        apart: true,
         control: false,
     });
     let event_data_store = table.required("event_data_store");

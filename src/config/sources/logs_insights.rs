@@ -33,6 +33,7 @@ pub(super) fn source(table: &mut Table<'_>, name: String) -> Source {
         // AWS's own console takes as long to show a query's first answer, and longer.
         first_pause: Duration::from_millis(500),
         price_per_gib: 0.005,
+        apart: false,
         control: outdated_only,
     });
     table.check(

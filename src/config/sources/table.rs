@@ -9,7 +9,7 @@ use super::super::keys::{Keys, duration, size};
 use super::Shared;
 use crate::aws::{Access, Role};
 use crate::source::Terms;
-use crate::source::query::{self, Recount};
+use crate::source::query::{self, AskCallers, Recount};
 use crate::window::Schedule;
 
 /// Buckets that have left the window become hours.
@@ -35,6 +35,8 @@ pub(super) struct Queries {
     /// How long a query runs at least, as a rule.
     pub(super) first_pause: Duration,
     pub(super) price_per_gib: f64,
+    /// See [`AskCallers::apart`].
+    pub(super) apart: bool,
     /// Whether only outdated calls are asked for.
     pub(super) control: bool,
 }
@@ -250,6 +252,7 @@ impl Table<'_> {
         // Logs Insights and Lake end a query after an hour, Athena sooner.
         let bounded = (Duration::from_secs(10)..=HOUR).contains(&timeout);
         self.check(bounded, "timeout", "must be between 10s and 1h");
+        let callers = self.shared.callers.labels;
         let settings = query::Settings {
             schedule: Schedule {
                 bucket: self.shared.bucket,
@@ -264,6 +267,11 @@ impl Table<'_> {
             recount: self.recount(of, interval, settle),
             control: of.control,
             minimum_version: self.shared.minimum_version,
+            callers: callers.any().then_some(AskCallers {
+                columns: callers,
+                window: self.shared.window,
+                apart: of.apart,
+            }),
         };
         let terms = Terms {
             schedule: settings.schedule,

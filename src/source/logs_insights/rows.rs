@@ -4,7 +4,7 @@
 use aws_sdk_cloudwatchlogs::types::ResultField;
 
 use super::text::{column, member};
-use crate::source::query::{Ask, CallRow, Leaf, Members, MetMembers, Rows, numbers};
+use crate::source::query::{Ask, CallRow, CallerRow, Leaf, Members, MetMembers, Rows, numbers};
 use crate::source::{Reason, SourceError};
 use crate::time::Timestamp;
 
@@ -13,6 +13,10 @@ pub(super) fn read(rows: &[Vec<ResultField>], leaf: &Leaf) -> Result<Rows, Sourc
     if let Ask::Values(part) = leaf.ask {
         let values = rows.iter().map(|row| Row(row).text(member(part)));
         return Ok(Rows::Values(values.collect()));
+    }
+    if let Ask::Callers { .. } = leaf.ask {
+        let rows = rows.iter().map(|row| caller(Row(row)));
+        return rows.collect::<Result<_, _>>().map(Rows::Callers);
     }
     let mut met = MetMembers::default();
     let rows = rows.iter().map(|row| call(Row(row), &mut met));
@@ -37,17 +41,42 @@ impl<'r> Row<'r> {
         };
         self.0.iter().find(named)?.value()
     }
+
+    /// The start of its bucket.
+    fn bucket(self) -> Result<Timestamp, SourceError> {
+        let bucket = self.field(|name| name.starts_with("bin(")).and_then(time);
+        bucket.ok_or_else(|| self.bad("bucket"))
+    }
+
+    fn calls(self) -> Result<u64, SourceError> {
+        let calls = self.field(|name| name == column::CALLS);
+        let calls = calls.and_then(numbers::count);
+        calls.ok_or_else(|| self.bad("count"))
+    }
+
+    fn bad(self, what: &str) -> SourceError {
+        let message = format!("a row has no readable {what}: {:?}", self.0);
+        SourceError::new(Reason::BadAnswer, message)
+    }
+}
+
+fn caller(row: Row<'_>) -> Result<CallerRow, SourceError> {
+    let [event_name, event_source, tls_version, account_id] =
+        column::CALL.map(|member| row.text(member));
+    Ok(CallerRow {
+        bucket: row.bucket()?,
+        event_source,
+        event_name,
+        tls_version,
+        account_id,
+        principal: row.text(column::PRINCIPAL),
+        user_agent: row.text(column::USER_AGENT),
+        source_ip: row.text(column::SOURCE_IP),
+        calls: row.calls()?,
+    })
 }
 
 fn call(row: Row<'_>, met: &mut MetMembers) -> Result<CallRow, SourceError> {
-    let bad = |what: &str| {
-        let message = format!("a row has no readable {what}: {:?}", row.0);
-        SourceError::new(Reason::BadAnswer, message)
-    };
-    let bucket = row.field(|name| name.starts_with("bin(")).and_then(time);
-    let calls = row
-        .field(|name| name == column::CALLS)
-        .and_then(numbers::count);
     let [
         event_source,
         tls_version,
@@ -60,9 +89,9 @@ fn call(row: Row<'_>, met: &mut MetMembers) -> Result<CallRow, SourceError> {
     let has_host = matches!(host, Some("1" | "true" | "TRUE"));
     let has_tls =
         has_host || tls_version.is_some() || cipher_suite.is_some() || key_exchange.is_some();
-    let calls = calls.ok_or_else(|| bad("count"))?;
+    let calls = row.calls()?;
     Ok(CallRow {
-        bucket: bucket.ok_or_else(|| bad("bucket"))?,
+        bucket: row.bucket()?,
         members: met.share(Members {
             event_source,
             event_name: row.text(column::EVENT_NAME),
@@ -94,8 +123,16 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::call::CallerLabels;
     use crate::source::query::Part;
+    use crate::tls::TlsVersion;
     use crate::window::Window;
+
+    const COLUMNS: CallerLabels = CallerLabels {
+        principal: true,
+        user_agent: true,
+        source_ip: true,
+    };
 
     fn row(fields: &[(&str, &str)]) -> Vec<ResultField> {
         let field = |(name, value): &(&str, &str)| {
@@ -154,6 +191,42 @@ mod tests {
     }
 
     #[test]
+    fn a_caller_is_read_by_what_the_row_has_of_it() {
+        let window = Window {
+            from: Timestamp::from_secs(0),
+            to: Timestamp::from_secs(60),
+        };
+        let leaf = Leaf::callers(window, TlsVersion::Tls12, COLUMNS);
+        let fields = [
+            ("bin(5m)", "2026-06-01 10:05:00.000"),
+            ("record.eventSource", "s3.amazonaws.com"),
+            ("tlsDetails.tlsVersion", "TLSv1.1"),
+            ("principal", "arn:aws:iam::111122223333:role/old"),
+            ("record.userAgent", ""),
+            ("sourceIPAddress", "192.0.2.1"),
+            ("calls", "7"),
+        ];
+        let read = |fields: &[(&str, &str)]| read(&[row(fields)], &leaf);
+        let expected = CallerRow {
+            bucket: Timestamp::parse("2026-06-01T10:05:00Z").unwrap(),
+            event_source: Some("s3.amazonaws.com".to_owned()),
+            event_name: None,
+            tls_version: Some("TLSv1.1".to_owned()),
+            account_id: None,
+            principal: Some("arn:aws:iam::111122223333:role/old".to_owned()),
+            user_agent: None,
+            source_ip: Some("192.0.2.1".to_owned()),
+            calls: 7,
+        };
+        assert_eq!(read(&fields).unwrap(), Rows::Callers(vec![expected]));
+        for missing in ["bin(5m)", "calls"] {
+            let rest = fields.iter().filter(|field| field.0 != missing);
+            let rest: Vec<_> = rest.copied().collect();
+            assert!(read(&rest).is_err(), "{missing}");
+        }
+    }
+
+    #[test]
     fn a_row_without_a_readable_bucket_or_count_is_an_error() {
         let bucket = ("bin(5m)", "2026-06-01 10:05:00.000");
         for fields in [
@@ -200,15 +273,18 @@ mod tests {
         #[test]
         fn no_answer_makes_the_reader_fail_but_with_an_error(
             rows in prop::collection::vec(prop::collection::vec(field(), 0..12), 0..8),
-            values in any::<bool>(),
+            asked in 0..3,
         ) {
             let mut leaf = Leaf::calls(Window { from: Timestamp::from_secs(0), to: Timestamp::from_secs(60) });
-            if values {
-                leaf.ask = Ask::Values(Part::Service);
+            match asked {
+                0 => leaf.ask = Ask::Values(Part::Service),
+                1 => leaf = Leaf::callers(leaf.window, TlsVersion::Tls12, COLUMNS),
+                _ => {}
             }
             match read(&rows, &leaf) {
-                Ok(Rows::Calls(read)) => prop_assert_eq!(read.len(), rows.len()),
-                Ok(Rows::Values(read)) => prop_assert!(values && read.len() == rows.len()),
+                Ok(Rows::Calls(read)) => prop_assert!(asked == 2 && read.len() == rows.len()),
+                Ok(Rows::Values(read)) => prop_assert!(asked == 0 && read.len() == rows.len()),
+                Ok(Rows::Callers(read)) => prop_assert!(asked == 1 && read.len() == rows.len()),
                 Ok(Rows::Records(_)) => prop_assert!(false, "records were not asked for"),
                 Err(error) => prop_assert_eq!(error.reason, Reason::BadAnswer),
             }

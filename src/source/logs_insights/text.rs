@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::Settings;
+use crate::call::CallerLabels;
 use crate::source::query::{Ask, Leaf, Part};
 use crate::tls::TlsVersion;
 
@@ -42,6 +43,23 @@ pub(super) mod column {
         "recipientAccountId",
         "awsRegion",
     ];
+    /// The members of a call of which its callers are told.
+    pub(in super::super) const CALL: [&str; 4] = [
+        "eventName",
+        "eventSource",
+        "tlsDetails.tlsVersion",
+        "recipientAccountId",
+    ];
+    pub(in super::super) const PRINCIPAL: &str = "principal";
+    /// The first of them that a record has is its principal.
+    pub(in super::super) const PRINCIPAL_MEMBERS: [&str; 4] = [
+        "userIdentity.sessionContext.sessionIssuer.arn",
+        "userIdentity.arn",
+        "userIdentity.invokedBy",
+        "userIdentity.principalId",
+    ];
+    pub(in super::super) const USER_AGENT: &str = "userAgent";
+    pub(in super::super) const SOURCE_IP: &str = "sourceIPAddress";
 }
 
 /// The member of the record that a part is.
@@ -77,15 +95,21 @@ pub(super) fn query(leaf: &Leaf, settings: &Settings) -> String {
         }
     }
     let version = form.path("tlsDetails.tlsVersion");
-    if settings.outdated_only && !leaf.control {
-        let outdated = TlsVersion::ALL.into_iter();
-        let outdated = outdated.filter(|version| version.outdated(settings.minimum_version));
-        let list: Vec<String> = outdated.map(|version| quoted(version.label())).collect();
+    let below = match leaf.ask {
+        Ask::Callers { below, .. } => Some(below),
+        _ => (settings.outdated_only && !leaf.control).then_some(settings.minimum_version),
+    };
+    if let Some(below) = below {
+        let list: Vec<String> = TlsVersion::labels_below(below).map(quoted).collect();
         // `in` uses a field index, where there is one.
         push(
             &mut text,
             format_args!(" and {version} in [{}]", list.join(", ")),
         );
+    }
+    if let Ask::Callers { columns, .. } = leaf.ask {
+        push_callers(&mut text, columns, settings);
+        return text;
     }
     if let Ask::Values(part) = leaf.ask {
         let member = form.path(member(part));
@@ -116,6 +140,47 @@ pub(super) fn query(leaf: &Leaf, settings: &Settings) -> String {
     }
     push(&mut text, format_args!(", {}", column::TLS_HOST));
     text
+}
+
+/// The callers of each bucket, the busiest first. The language ranks nothing within groups: a loud account's callers come
+/// before a quiet one's, so the limit is high.
+fn push_callers(text: &mut String, columns: CallerLabels, settings: &Settings) {
+    let form = settings.form;
+    if columns.principal {
+        let members = column::PRINCIPAL_MEMBERS.map(|member| form.path(member));
+        push(
+            text,
+            format_args!(
+                "\n| fields coalesce({}) as {}",
+                members.join(", "),
+                column::PRINCIPAL
+            ),
+        );
+    }
+    let bin = bin(settings.bucket);
+    push(
+        text,
+        format_args!("\n| stats count(*) as {} by {bin}", column::CALLS),
+    );
+    for member in column::CALL {
+        push(text, format_args!(", {}", form.path(member)));
+    }
+    let told = [
+        (columns.principal, column::PRINCIPAL.to_owned()),
+        (columns.user_agent, form.path(column::USER_AGENT)),
+        (columns.source_ip, form.path(column::SOURCE_IP)),
+    ];
+    for (_, member) in told.into_iter().filter(|(asked, _)| *asked) {
+        push(text, format_args!(", {member}"));
+    }
+    push(
+        text,
+        format_args!(
+            "\n| sort {} desc\n| limit {}",
+            column::CALLS,
+            settings.most_callers()
+        ),
+    );
 }
 
 fn push(text: &mut String, more: std::fmt::Arguments<'_>) {
@@ -206,6 +271,44 @@ mod tests {
         assert!(
             text.ends_with("\n| stats count(*) as calls by eventSource"),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn callers_are_asked_for_by_what_is_told_of_them_the_busiest_first() {
+        let columns = CallerLabels {
+            principal: true,
+            user_agent: true,
+            source_ip: false,
+        };
+        let below = TlsVersion::Tls12;
+        let callers = Leaf::callers(leaf().window, below, columns);
+        assert_eq!(
+            query(&callers, &settings(Form::Fields, true)),
+            "filter toMillis(@timestamp) >= 1780308000000 and toMillis(@timestamp) < 1780308300000 \
+             and tlsDetails.tlsVersion in [\"TLSv1\", \"TLSv1.1\"]\n\
+             | fields coalesce(userIdentity.sessionContext.sessionIssuer.arn, userIdentity.arn, \
+             userIdentity.invokedBy, userIdentity.principalId) as principal\n\
+             | stats count(*) as calls by bin(5m), eventName, eventSource, tlsDetails.tlsVersion, recipientAccountId, \
+             principal, userAgent\n\
+             | sort calls desc\n\
+             | limit 10"
+        );
+        let columns = CallerLabels {
+            principal: false,
+            user_agent: false,
+            source_ip: true,
+        };
+        let callers = Leaf::callers(leaf().window, below, columns);
+        assert_eq!(
+            query(&callers, &settings(Form::Json, false)),
+            "fields jsonParse(@message) as record\n\
+             | filter toMillis(@timestamp) >= 1780308000000 and toMillis(@timestamp) < 1780308300000 \
+             and record.tlsDetails.tlsVersion in [\"TLSv1\", \"TLSv1.1\"]\n\
+             | stats count(*) as calls by bin(5m), record.eventName, record.eventSource, \
+             record.tlsDetails.tlsVersion, record.recipientAccountId, record.sourceIPAddress\n\
+             | sort calls desc\n\
+             | limit 10"
         );
     }
 

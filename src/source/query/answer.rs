@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::callers::CallerRow;
 use super::leaf::{Ask, Leaf};
 use crate::batch::Counts;
 use crate::call::{CallKey, Name, Tally};
@@ -29,6 +30,8 @@ pub enum Rows {
     Records(Vec<(Timestamp, u64)>),
     /// The values of a member.
     Values(Vec<Option<String>>),
+    /// Who made the calls of each bucket, the busiest first.
+    Callers(Vec<CallerRow>),
 }
 
 /// One row: calls of one key in one bucket.

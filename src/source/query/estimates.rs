@@ -125,7 +125,8 @@ impl Offer<'_> {
         let whole = window
             .to
             .min(window.from.plus(self.longest.max(self.bucket)));
-        let shortest = match self.parts_save && !self.leaf.control {
+        let divisible = self.parts_save && !self.leaf.control && !self.leaf.asks_callers();
+        let shortest = match divisible {
             true => window.from.floor(self.bucket).plus(self.bucket).min(whole),
             false => window.to,
         };

@@ -7,6 +7,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use super::answer::{self, Answer, CallRow, Rows};
+use super::callers::{not_named, told};
 use super::leaf::{Ask, Leaf};
 use super::progress::{self, InFlight, QueryProgress};
 use super::steps::{advance, checked, compare_from, moved_on, not_recounted, replaced, rest};
@@ -43,11 +44,16 @@ impl<E: Engine> QuerySource<E> {
                     return self.ended(flight, progress, now, end, scanned);
                 }
                 Ok(Look::Running) => {}
+                Err(error) if flight.query.leaf.asks_callers() => {
+                    self.stop_query(&flight.id).await;
+                    let (end, scanned) = (End::Failed(error), None);
+                    return self.ended(flight, progress, now, end, scanned);
+                }
                 Err(error) => return self.not_read(flight, progress, error),
             }
             let ran = self.trusted(now).since(flight.started) + began.elapsed();
-            if ran >= self.settings.timeout {
-                let (end, scanned) = self.time_out(flight).await;
+            if let Some(why) = self.too_long(flight, progress, ran) {
+                let (end, scanned) = self.time_out(flight, ran, why).await;
                 return self.ended(flight, progress, now, end, scanned);
             }
             sleep(pause).await;
@@ -55,11 +61,30 @@ impl<E: Engine> QuerySource<E> {
         }
     }
 
+    /// Why a query that has run so long is waited for no longer, if so.
+    fn too_long(
+        &self,
+        flight: &InFlight,
+        progress: &QueryProgress,
+        ran: Duration,
+    ) -> Option<&'static str> {
+        if ran >= self.settings.timeout {
+            return Some("the source's `timeout`");
+        }
+        let in_the_way = self.in_the_way(flight, progress, ran);
+        in_the_way.then_some("as calls are due")
+    }
+
     /// Stops a query that takes too long, unless it has just ended.
-    async fn time_out(&self, flight: &InFlight) -> (End, Option<Scanned>) {
+    async fn time_out(
+        &self,
+        flight: &InFlight,
+        ran: Duration,
+        why: &str,
+    ) -> (End, Option<Scanned>) {
         self.stop_query(&flight.id).await;
-        let limit = humantime::format_duration(self.settings.timeout);
-        let message = format!("the query was stopped after {limit}, the source's `timeout`");
+        let ran = humantime::format_duration(Duration::from_secs(ran.as_secs()));
+        let message = format!("the query was stopped after {ran}, {why}");
         let error = SourceError::new(Reason::Timeout, message);
         let end = match E::PARTS_SAVE {
             true => End::TooMuch(error),
@@ -111,15 +136,18 @@ impl<E: Engine> QuerySource<E> {
             End::Complete(answer) => {
                 match self.answered(flight, progress, self.trusted(now), answer) {
                     Ok(batch) => batch,
+                    Err(error) if leaf.asks_callers() => self.failed(leaf, progress, paid(error)),
                     Err(error) => return self.not_read(flight, progress, error),
                 }
             }
             End::Stopped => {
                 if self.own.as_deref() == Some(flight.id.as_str()) {
                     let message = "the query was stopped at AWS by somebody else";
-                    self.failure = Some(paid(SourceError::new(Reason::Rejected, message)));
+                    let error = paid(SourceError::new(Reason::Rejected, message));
+                    self.failed(leaf, progress, error)
+                } else {
+                    Batch::default()
                 }
-                Batch::default()
             }
             End::TooMuch(error) => self.in_parts(leaf, progress, paid(error)),
             End::Failed(error) => self.failed(leaf, progress, paid(error)),
@@ -142,6 +170,9 @@ impl<E: Engine> QuerySource<E> {
         progress: &QueryProgress,
         error: SourceError,
     ) -> Result<Batch, SourceError> {
+        if leaf.asks_callers() {
+            return Ok(not_named(leaf, progress, &error));
+        }
         self.not_again += u32::from(leaf.recount);
         if !leaf.recount || self.not_again < TRIES {
             return Err(error);
@@ -166,6 +197,8 @@ impl<E: Engine> QuerySource<E> {
         let leaf = &flight.query.leaf;
         let bucket = self.settings.schedule.bucket;
         let batch = match (answer.truncated, answer.rows) {
+            // The busiest are in it; the others are not named, on purpose.
+            (_, Rows::Callers(rows)) => self.named(leaf, progress, &rows)?,
             (true, _) => self.split(leaf, progress)?,
             (false, Rows::Values(values)) => {
                 let Ask::Values(part) = leaf.ask else {
@@ -229,6 +262,7 @@ impl<E: Engine> QuerySource<E> {
         let mut batch = replaced(leaf, rest);
         batch.counts = counts;
         batch.recounted = leaf.recount.then_some(leaf.window);
+        self.settings.remember_outdated(&mut batch, progress);
         if leaf.holds_watermark() {
             self.try_longer(leaf, progress);
             self.remember(flight, progress, rows, &mut batch);
@@ -307,12 +341,20 @@ impl<E: Engine> QuerySource<E> {
         if leaf.shorter(self.settings.schedule.bucket).is_none() {
             return self.failed(leaf, progress, error);
         }
-        // Its halves are not the same again: they need not wait as what is paid for in vain does.
-        self.failure = Some(SourceError {
-            paid: false,
-            ..error
-        });
-        self.split(leaf, progress).unwrap_or_default()
+        let mut batch = self.split(leaf, progress).unwrap_or_default();
+        match leaf.asks_callers() {
+            true => batch
+                .rejected
+                .push(told(leaf, "asked for in halves", &error)),
+            // Its halves are not the same again: they need not wait as what is paid for in vain does.
+            false => {
+                self.failure = Some(SourceError {
+                    paid: false,
+                    ..error
+                });
+            }
+        }
+        batch
     }
 
     /// The end of a query that failed, of which is told once that is in the progress.

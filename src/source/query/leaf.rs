@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::call::CallerLabels;
+use crate::tls::TlsVersion;
 use crate::window::Window;
 
 /// A part of the counting that one query answers. A window is one leaf; where that has too many rows it is
@@ -21,6 +23,9 @@ pub struct Leaf {
     pub control: bool,
     /// Whether the window was counted before and is counted again, for calls that came late.
     pub recount: bool,
+    /// Only these parts of its time, in their order; all of it where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub within: Vec<Window>,
 }
 
 /// What a leaf asks.
@@ -35,6 +40,13 @@ pub enum Ask {
     Values(Part),
     /// How many records each bucket has: whether any came late.
     Records,
+    /// Who made the outdated calls of each bucket, the busiest first: an answer that is full is whole enough.
+    Callers {
+        /// Calls below are outdated.
+        below: TlsVersion,
+        /// What is told of a caller.
+        columns: CallerLabels,
+    },
 }
 
 /// A member of the record by which a window of one second is split further.
@@ -63,6 +75,7 @@ impl Leaf {
             ask: Ask::Calls,
             control: false,
             recount: false,
+            within: Vec::new(),
         }
     }
 
@@ -92,7 +105,7 @@ impl Leaf {
 
     /// Whether the watermark waits for this leaf.
     pub(super) fn holds_watermark(&self) -> bool {
-        !self.control && !self.recount
+        !self.control && !self.recount && !self.asks_callers()
     }
 
     /// The leaves to ask instead because the answer had too many rows, the oldest first: halves down to a second,
@@ -112,7 +125,7 @@ impl Leaf {
             .into_iter()
             .find(|part| self.only.iter().all(|(known, _)| known != part));
         match (self.ask, next) {
-            (Ask::CallsWithoutEventName | Ask::Records, _) => None,
+            (Ask::CallsWithoutEventName | Ask::Records | Ask::Callers { .. }, _) => None,
             (Ask::Values(_), _) | (_, None) => Some(vec![with(Ask::CallsWithoutEventName)]),
             (Ask::Calls, Some(part)) => Some(vec![with(Ask::Values(part))]),
         }
@@ -120,18 +133,33 @@ impl Leaf {
 
     /// The two halves of its time, the older first; `None` where it is as short as it can be.
     pub(super) fn shorter(&self, bucket: Duration) -> Option<Vec<Self>> {
-        let (first, second) = match self.recount {
+        let (first, second) = match self.recount || self.asks_callers() {
             true => self.bucket_halves(bucket),
             false => self.window.halves(),
         }?;
-        let part = |window| Self {
-            window,
-            ..self.clone()
+        let part = |window: Window| {
+            let within = self.within.iter();
+            let within = within.filter_map(|part| part.overlap(window)).collect();
+            Self {
+                window,
+                ..self.clone()
+            }
+            .of(within)
         };
         Some(vec![part(first), part(second)])
     }
 
-    /// What is counted again is compared with whole buckets.
+    /// The same of these parts of its time alone, if there are any.
+    pub(super) fn of(mut self, parts: Vec<Window>) -> Self {
+        if let (Some(first), Some(last)) = (parts.first(), parts.last()) {
+            (self.window.from, self.window.to) = (first.from, last.to);
+        }
+        let gaps = parts.len() > 1;
+        self.within = if gaps { parts } else { Vec::new() };
+        self
+    }
+
+    /// What is counted again is compared with whole buckets, and a bucket's callers are handed out once.
     fn bucket_halves(&self, bucket: Duration) -> Option<(Window, Window)> {
         let Window { from, to } = self.window;
         let middle = from.plus(self.window.length() / 2).floor(bucket);
@@ -206,6 +234,28 @@ mod tests {
         assert_eq!(parts(0, 120), Some(vec![recount(0, 60), recount(60, 120)]));
         assert_eq!(parts(0, 180), Some(vec![recount(0, 60), recount(60, 180)]));
         assert_eq!(parts(60, 120), None);
+    }
+
+    #[test]
+    fn parts_that_lie_apart_are_halved_without_the_gaps_between_them() {
+        let window = |from, to| leaf(from, to).window;
+        let columns = CallerLabels {
+            principal: true,
+            user_agent: true,
+            source_ip: true,
+        };
+        let callers = |parts: &[Window]| {
+            Leaf::callers(window(0, 0), TlsVersion::Tls12, columns).of(parts.to_vec())
+        };
+        let all = callers(&[window(0, 60), window(120, 180), window(1200, 1260)]);
+        assert_eq!(all.window, window(0, 1260));
+        let halves = all.split(BUCKET).unwrap();
+        let first = callers(&[window(0, 60), window(120, 180)]);
+        assert_eq!(halves, [first.clone(), callers(&[window(1200, 1260)])]);
+        let quarters = first.split(BUCKET).unwrap();
+        let alone = [window(0, 60), window(120, 180)].map(|part| callers(&[part]));
+        assert_eq!(quarters, alone);
+        assert_eq!((&alone[1].within, alone[1].split(BUCKET)), (&vec![], None));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::callers::AskCallers;
 use super::leaf::Leaf;
 use super::progress::{self, QueryProgress};
 use super::steps::given_up;
@@ -10,8 +11,8 @@ use crate::time::Timestamp;
 use crate::tls::TlsVersion;
 use crate::window::{Schedule, Window};
 
-/// A control query asks for one bucket of each.
-const HOUR: Duration = Duration::from_secs(3600);
+/// A control query asks for one bucket of each, and callers are asked for once in each.
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
 /// The settings that all query sources share.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +33,8 @@ pub struct Settings {
     pub control: bool,
     /// Calls below are outdated.
     pub minimum_version: TlsVersion,
+    /// Whether it is asked who made the outdated calls.
+    pub callers: Option<AskCallers>,
 }
 
 /// When a window is counted again, and how.
@@ -89,7 +92,7 @@ impl Settings {
         match schedule.due(watermark, now) {
             // What is counted again comes first where this window would bring it out of reach.
             Some(window) if !self.out_of_reach(&again, window.to) => Plan::Ask(self.leaves(window)),
-            _ if again.is_empty() => Plan::Nothing,
+            _ if again.is_empty() => self.callers_due(progress, watermark, now),
             _ => Plan::Ask(again),
         }
     }

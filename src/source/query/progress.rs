@@ -2,12 +2,14 @@
 //! and how many records the buckets had that are to be counted again.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Query;
 use super::budget::Spent;
+use super::callers::Outdated;
 use super::estimates::Estimates;
 use super::leaf::Leaf;
 use crate::batch::ProgressChange;
@@ -26,6 +28,10 @@ const SPENT: &str = "spent";
 const ESTIMATES: &str = "estimates";
 /// One row for each bucket: `records/` and its start.
 const RECORDS: &str = "records/";
+const CALLERS: &str = "callers";
+const CALLERS_ASKED: &str = "callers_asked";
+/// One row for each bucket: `outdated/` and its start.
+const OUTDATED: &str = "outdated/";
 
 /// The progress of a query source's worker.
 #[derive(Debug, Default)]
@@ -52,16 +58,34 @@ pub struct QueryProgress {
     pub(super) spent: Spent,
     /// What queries took.
     pub(super) estimates: Estimates,
+    /// What is still to be asked of callers in this round, the next last.
+    pub(super) callers: Vec<Leaf>,
+    /// When the last round of asking for callers began.
+    pub(super) callers_asked: Option<Timestamp>,
+    /// The buckets that had outdated calls, as long as anybody looks at their callers.
+    pub(super) outdated: BTreeMap<Timestamp, Outdated>,
 }
 
 impl QueryProgress {
     /// What is left to be asked beside `leaf`, or of its kind.
     pub(super) fn list_of(&self, leaf: &Leaf) -> &[Leaf] {
-        if leaf.recount {
-            &self.again
-        } else {
-            &self.leaves
+        match list_key(leaf) {
+            AGAIN => &self.again,
+            CALLERS => &self.callers,
+            _ => &self.leaves,
         }
+    }
+
+    /// The buckets within `time` whose callers are to be asked for, and how often that failed.
+    pub(super) fn waiting(&self, time: Range<Timestamp>) -> impl Iterator<Item = (Timestamp, u32)> {
+        let known = match time.is_empty() {
+            true => self.outdated.range(time.start..time.start),
+            false => self.outdated.range(time),
+        };
+        known.filter_map(|(at, known)| match known {
+            Outdated::Waiting(tries) => Some((*at, *tries)),
+            Outdated::Done => None,
+        })
     }
 }
 
@@ -91,7 +115,15 @@ pub(super) fn put_recounted(recounted: Timestamp) -> ProgressChange {
 
 /// Replaces the list that `leaf` is of.
 pub(super) fn put_list_of(leaf: &Leaf, leaves: &[Leaf]) -> ProgressChange {
-    put(if leaf.recount { AGAIN } else { LEAVES }, leaves)
+    put(list_key(leaf), leaves)
+}
+
+fn list_key(leaf: &Leaf) -> &'static str {
+    match leaf.recount {
+        true => AGAIN,
+        false if leaf.asks_callers() => CALLERS,
+        false => LEAVES,
+    }
 }
 
 pub(super) fn put_leaves(leaves: &[Leaf]) -> ProgressChange {
@@ -134,6 +166,22 @@ pub(super) fn put_estimates(estimates: &Estimates) -> ProgressChange {
     put(ESTIMATES, estimates)
 }
 
+pub(super) fn put_callers(leaves: &[Leaf]) -> ProgressChange {
+    put(CALLERS, leaves)
+}
+
+pub(super) fn put_callers_asked(asked: Timestamp) -> ProgressChange {
+    put(CALLERS_ASKED, &asked)
+}
+
+pub(super) fn put_outdated(bucket: Timestamp, known: Outdated) -> ProgressChange {
+    put(&format!("{OUTDATED}{}", bucket.secs()), &known)
+}
+
+pub(super) fn remove_outdated(bucket: Timestamp) -> ProgressChange {
+    ProgressChange::remove(format!("{OUTDATED}{}", bucket.secs()))
+}
+
 pub(super) fn put_query(query: &InFlight) -> ProgressChange {
     put(QUERY, query)
 }
@@ -164,17 +212,33 @@ impl Progress for QueryProgress {
             QUERY => self.query = read(value).map_err(|_| bad())?,
             SPENT => self.spent = read(value).map_err(|_| bad())?.unwrap_or_default(),
             ESTIMATES => self.estimates = read(value).map_err(|_| bad())?.unwrap_or_default(),
+            CALLERS => self.callers = read(value).map_err(|_| bad())?.unwrap_or_default(),
+            CALLERS_ASKED => self.callers_asked = read(value).map_err(|_| bad())?,
             key => {
-                let bucket = key.strip_prefix(RECORDS).and_then(|secs| secs.parse().ok());
-                let bucket = Timestamp::from_secs(bucket.ok_or_else(bad)?);
-                match read(value).map_err(|_| bad())? {
-                    Some(records) => self.records.insert(bucket, records),
-                    None => self.records.remove(&bucket),
-                };
+                let bucket = |secs: &str| secs.parse().map(Timestamp::from_secs).map_err(|_| bad());
+                match (key.strip_prefix(RECORDS), key.strip_prefix(OUTDATED)) {
+                    (Some(secs), _) => set(&mut self.records, bucket(secs)?, value),
+                    (_, Some(secs)) => set(&mut self.outdated, bucket(secs)?, value),
+                    _ => return Err(bad()),
+                }
+                .map_err(|_| bad())?;
             }
         }
         Ok(())
     }
+}
+
+/// Takes in the row of one bucket.
+fn set<T: DeserializeOwned>(
+    known: &mut BTreeMap<Timestamp, T>,
+    bucket: Timestamp,
+    value: Option<&[u8]>,
+) -> Result<(), serde_json::Error> {
+    match read(value)? {
+        Some(value) => known.insert(bucket, value),
+        None => known.remove(&bucket),
+    };
+    Ok(())
 }
 
 fn read<T: DeserializeOwned>(value: Option<&[u8]>) -> Result<Option<T>, serde_json::Error> {
@@ -188,11 +252,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::call::CallerLabels;
+    use crate::source::query::callers::{AskCallers, not_named};
     use crate::source::query::leaf::{Ask, Part};
     use crate::source::query::steps::{checked, passed};
     use crate::source::query::{Plan, Recount, Settings};
+    use crate::source::{Reason, SourceError};
     use crate::tls::TlsVersion;
     use crate::window::{Schedule, Window};
+
+    const COLUMNS: CallerLabels = CallerLabels {
+        principal: true,
+        user_agent: false,
+        source_ip: true,
+    };
 
     fn time(secs: i64) -> Timestamp {
         Timestamp::from_secs(secs)
@@ -232,6 +305,7 @@ mod tests {
         estimates.learn(&leaf, 60, 9, 9);
         let mut progress = QueryProgress::default();
         let leaves = [leaf];
+        let callers = [Leaf::callers(window, TlsVersion::Tls12, COLUMNS)];
         for change in [
             put_watermark(time(60)),
             put_list_of(&leaves[0], &leaves),
@@ -245,6 +319,12 @@ mod tests {
             put_records(time(60), 7),
             put_records(time(120), 8),
             remove_records(time(60)),
+            put_outdated(time(60), Outdated::Waiting(2)),
+            put_outdated(time(120), Outdated::Done),
+            put_outdated(time(180), Outdated::Waiting(0)),
+            remove_outdated(time(180)),
+            put_list_of(&callers[0], &callers),
+            put_callers_asked(time(9)),
         ] {
             progress.apply(&change).unwrap();
         }
@@ -257,6 +337,13 @@ mod tests {
         assert_eq!(progress.records, BTreeMap::from([(time(120), 8)]));
         assert_eq!(progress.leaves, leaves);
         assert_eq!(progress.query, Some(query));
+        assert_eq!(progress.callers, callers);
+        assert_eq!(progress.callers_asked, Some(time(9)));
+        let outdated = [
+            (time(60), Outdated::Waiting(2)),
+            (time(120), Outdated::Done),
+        ];
+        assert_eq!(progress.outdated, BTreeMap::from(outdated));
         progress.apply(&remove_query()).unwrap();
         assert_eq!(progress.query, None);
     }
@@ -272,6 +359,8 @@ mod tests {
             ("estimates", "{}"),
             ("records/x", "1"),
             ("records/60", "x"),
+            ("outdated/60", "7"),
+            ("outdated/x", r#""done""#),
         ] {
             let change = ProgressChange::put(key, value);
             assert_eq!(
@@ -284,7 +373,7 @@ mod tests {
     /// A stored row: of ours or not, its value JSON like ours, or any bytes.
     fn row() -> impl Strategy<Value = ProgressChange> {
         let key = prop_oneof![
-            9 => "watermark|recounted|leaves|again|next|query|identity|plain|spent|estimates|records/-?[0-9]{1,20}",
+            9 => "watermark|recounted|leaves|again|next|query|identity|plain|spent|estimates|callers|callers_asked|(records|outdated)/-?[0-9]{1,20}",
             1 => ".{0,9}",
         ];
         let number = || {
@@ -308,6 +397,8 @@ mod tests {
                 format!(r#"{{"id":"q","token":"t","query":{query},"started":{at}}}"#)
             }),
             r#""t""#,
+            r#""done""#,
+            number().prop_map(|tries| format!(r#"{{"waiting":{tries}}}"#)),
             Just("[".repeat(100_000)),
         ];
         let value = prop_oneof![
@@ -348,6 +439,11 @@ mod tests {
                 }),
                 control: true,
                 minimum_version: TlsVersion::Tls12,
+                callers: Some(AskCallers {
+                    columns: COLUMNS,
+                    window: Duration::from_secs(86_400),
+                    apart: false,
+                }),
             };
             let plan = settings.plan(&progress, settings.schedule.longest, time(now));
             if let Plan::Ask(leaves) = plan {
@@ -355,6 +451,7 @@ mod tests {
                     leaf.split(settings.schedule.bucket);
                     checked(&leaf, &progress, &[], settings.schedule.bucket);
                     passed(&leaf, &progress);
+                    not_named(&leaf, &progress, &SourceError::new(Reason::Internal, ""));
                 }
             }
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::budget::{Budget, Share, Spent, day_of};
+use super::callers::not_named;
 use super::estimates::Offer;
 use super::leaf::Leaf;
 use super::progress::{self, InFlight, Next, QueryProgress};
@@ -97,7 +98,7 @@ impl<E: Engine> QuerySource<E> {
     }
 
     /// What becomes of a leaf that the budget has no room for. A window that must be counted again before others can
-    /// be counted stays as it was.
+    /// be counted stays as it was, and callers are asked for in a later round.
     pub(super) fn not_afforded(
         &self,
         leaf: &Leaf,
@@ -105,6 +106,9 @@ impl<E: Engine> QuerySource<E> {
         now: Timestamp,
         error: SourceError,
     ) -> Result<Batch, SourceError> {
+        if leaf.asks_callers() {
+            return Ok(not_named(leaf, progress, &error));
+        }
         match self.held_up(leaf, progress, now) {
             None => Err(error),
             Some(_) => {

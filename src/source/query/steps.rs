@@ -71,8 +71,13 @@ pub(super) fn begun_anew(progress: &QueryProgress, identity: &str) -> Batch {
         // What other questions took tells nothing of this one. What the query that was stopped took nobody tells.
         progress::put_estimates(&Estimates::default()),
         progress::put_spent(&progress.spent.settled(None)),
+        progress::put_callers(&[]),
     ];
     batch.progress.extend(changes);
+    let outdated = progress.outdated.keys();
+    batch
+        .progress
+        .extend(outdated.map(|at| progress::remove_outdated(*at)));
     if let Some(watermark) = progress.watermark {
         compare_from(&mut batch, progress, watermark);
     }

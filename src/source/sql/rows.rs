@@ -1,7 +1,7 @@
 //! Reads the rows of an answer, page by page, so that no more than a page of texts is held.
 
 use super::column;
-use crate::source::query::{Ask, CallRow, Leaf, Members, MetMembers, Rows, numbers};
+use crate::source::query::{Ask, CallRow, CallerRow, Leaf, Members, MetMembers, Rows, numbers};
 use crate::source::{Reason, SourceError};
 use crate::time::Timestamp;
 
@@ -16,6 +16,7 @@ impl Reader {
         let rows = match leaf.ask {
             Ask::Values(_) => Rows::Values(Vec::new()),
             Ask::Records => Rows::Records(Vec::new()),
+            Ask::Callers { .. } => Rows::Callers(Vec::new()),
             Ask::Calls | Ask::CallsWithoutEventName => Rows::Calls(Vec::new()),
         };
         Self {
@@ -46,6 +47,17 @@ impl Reader {
             Rows::Records(records) => {
                 records.push((time(column::BUCKET)?, number(column::RECORDS)?));
             }
+            Rows::Callers(callers) => callers.push(CallerRow {
+                bucket: time(column::BUCKET)?,
+                event_source: text(column::EVENT_SOURCE),
+                event_name: text(column::EVENT_NAME),
+                tls_version: text(column::TLS_VERSION),
+                account_id: text(column::ACCOUNT_ID),
+                principal: text(column::PRINCIPAL),
+                user_agent: text(column::USER_AGENT),
+                source_ip: text(column::SOURCE_IP),
+                calls: number(column::CALLS)?,
+            }),
             Rows::Calls(calls) => {
                 let tls_version = text(column::TLS_VERSION);
                 let cipher_suite = text(column::CIPHER_SUITE);
@@ -80,6 +92,7 @@ impl Reader {
         match &self.rows {
             Rows::Values(rows) => rows.len(),
             Rows::Records(rows) => rows.len(),
+            Rows::Callers(rows) => rows.len(),
             Rows::Calls(rows) => rows.len(),
         }
     }
@@ -94,7 +107,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::call::CallerLabels;
     use crate::source::query::Part;
+    use crate::tls::TlsVersion;
     use crate::window::Window;
 
     const ROW: [(&str, &str); 6] = [
@@ -105,6 +120,15 @@ mod tests {
         ("event_source", "s3.amazonaws.com"),
         ("tls_host", "no"),
     ];
+
+    const CALLERS: Ask = Ask::Callers {
+        below: TlsVersion::Tls12,
+        columns: CallerLabels {
+            principal: true,
+            user_agent: true,
+            source_ip: true,
+        },
+    };
 
     fn leaf() -> Leaf {
         Leaf::calls(Window {
@@ -163,7 +187,7 @@ mod tests {
                 1 => "yes|no|NaN|inf|",
                 1 => ".{0,9}",
             ]), 12..13), 0..8),
-            ask in prop::sample::select(vec![Ask::Calls, Ask::CallsWithoutEventName, Ask::Records, Ask::Values(Part::Region)]),
+            ask in prop::sample::select(vec![Ask::Calls, Ask::CallsWithoutEventName, Ask::Records, Ask::Values(Part::Region), CALLERS]),
         ) {
             let columns = [
                 column::BUCKET, column::CALLS, column::RECORDS, column::LAST, column::EVENT_SOURCE, column::EVENT_NAME,
