@@ -237,7 +237,7 @@ fn calls(hours: Range<i64>) -> Event {
 
 /// All that the page has to say of a regression detected in this hour.
 fn for_a_day(hour: i64) -> Hours {
-    Hours::from([hour..hour + DAY])
+    std::iter::once(hour..hour + DAY).collect()
 }
 
 const NEVER: Hours = Vec::new();

@@ -260,9 +260,12 @@ impl Drop for Share {
     }
 }
 
+/// A source and its limit: another limit is another budget.
+type Terms = (String, Option<u64>);
+
 /// The budgets of all sources: workers of one source share it, also when they start at different times.
 #[derive(Debug, Default)]
-pub struct Budgets(Mutex<HashMap<(String, Option<u64>), Weak<Budget>>>);
+pub struct Budgets(Mutex<HashMap<Terms, Weak<Budget>>>);
 
 impl Budgets {
     /// The budget of a source.
