@@ -239,6 +239,12 @@ fn config(keys: &mut Keys, state_directory: Option<&str>) -> Config {
     let least = series::LEAST * sources.len().max(1);
     let rule = format!("must be at least {} for each source", series::LEAST);
     keys.check(store.series.limit >= least, "series.limit", &rule);
+    let room = store.series.limit.saturating_sub(least);
+    keys.check(
+        exposition.callers.limit <= room || store.series.limit < least,
+        "callers.limit",
+        &format!("must leave {least} of `series.limit` to other series"),
+    );
     let all_files = sources
         .iter()
         .all(|source| matches!(source.kind, Kind::TrailFiles(_)));

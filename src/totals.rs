@@ -25,6 +25,8 @@ pub struct Change {
     pub source: Arc<str>,
     /// The worker's number in the store: a source may have several.
     pub worker: i64,
+    /// Whether the worker is counted for. One that is gone has counters and no gauges: nobody knows how its accounts fare.
+    pub counted: bool,
     /// The worker's watermark after it.
     pub watermark: Option<Timestamp>,
     /// The keys whose numbers changed.
@@ -143,6 +145,8 @@ pub(crate) struct Entry {
     pub(crate) last_call: Timestamp,
     pub(crate) last_bucket: Timestamp,
     pub(crate) folds: Folds,
+    /// Whether some worker that is counted for has it.
+    pub(crate) counted: bool,
 }
 
 /// The numbers of one source.
@@ -192,6 +196,7 @@ impl Totals {
         let Self {
             numbers, sources, ..
         } = self;
+        let counted = change.counted;
         let source = sources.entry(change.source).or_default();
         for change in change.keys {
             let entry = source
@@ -204,7 +209,9 @@ impl Totals {
                     last_call: change.last_call,
                     last_bucket: change.last_bucket,
                     folds: change.folds,
+                    counted: false,
                 });
+            entry.counted |= counted;
             entry.calls += change.calls;
             entry.window += change.window;
             entry.last_call = entry.last_call.max(change.last_call);
@@ -300,6 +307,7 @@ mod tests {
             totals.apply(Change {
                 source: "trail".into(),
                 worker,
+                counted: true,
                 watermark: None,
                 keys: Vec::new(),
                 runs: vec![(key.clone(), run)],

@@ -91,6 +91,7 @@ laws! {
 laws! {
     budgets of Settings:
     half_a_budget_counts_in_part_waits_and_goes_on_the_next_day,
+    callers_are_asked_for_within_the_budget,
     no_kill_gives_a_second_budget,
     what_failed_was_stopped_or_is_not_known_any_more_is_spent,
     two_regions_share_one_budget,
@@ -496,15 +497,15 @@ fn the_program_counts_a_table() {
     Settings::make(&double);
     let hour = Timestamp::now().minus(4 * HOUR).floor(HOUR);
     let at = hour.plus(MINUTE);
-    let records = ["TLSv1.1", "TLSv1.2"].map(|version| aws::record("s3", "GetObject", version, at));
-    double.deliver(&Settings::place(), at, &records);
+    double.deliver(&Settings::place(), at, &queries::called(at));
     let toml = format!(
         "[[sources]]\nname = \"table\"\ntype = \"athena\"\ntable = \"{}\"\n\
          output_location = \"s3://results/\"\nlookback = \"12h\"\ninterval = \"1h\"\n",
         aws::TABLE,
     );
-    let scrape = double.scrape_of_the_program(&toml, "both calls", |scrape| {
-        scrape.sum("cloudtrail_tls_calls_total", &[]) >= 2.0
+    let scrape = double.scrape_of_the_program(&toml, "both calls and the caller", |scrape| {
+        let calls = scrape.sum("cloudtrail_tls_calls_total", &[]);
+        calls >= 2.0 && queries::caller_is_named(scrape)
     });
     let outdated = [("aws_service", "s3"), ("source", "table")];
     assert_eq!(

@@ -295,7 +295,7 @@ fn a_store_of_version_1_is_carried_on_with_all_its_counts() {
             .unwrap();
         rig.store.close().await;
         let database = rusqlite::Connection::open(&path).unwrap();
-        let back = "DROP TABLE callers; DROP TABLE caller_counts; DELETE FROM settings WHERE name = 'caller_labels'; \
+        let back = "DROP TABLE admissions; DROP TABLE callers; DROP TABLE caller_counts; DELETE FROM settings WHERE name = 'caller_labels'; \
                     PRAGMA user_version = 1;";
         database.execute_batch(back).unwrap();
         drop(database);
@@ -312,7 +312,7 @@ fn a_store_of_version_1_is_carried_on_with_all_its_counts() {
         rig.store.close().await;
         let database = rusqlite::Connection::open(&path).unwrap();
         let version = database.pragma_query_value(None, "user_version", |row| row.get::<_, i32>(0));
-        assert_eq!(version, Ok(2));
+        assert_eq!(version, Ok(3));
     });
 }
 

@@ -46,6 +46,7 @@ fn commit(publisher: &Publisher, keys: Vec<KeyChange>, day: i64) {
     publisher.change(Change {
         source: "a".into(),
         worker: 1,
+        counted: true,
         watermark: Some(Timestamp::from_secs(day * DAY)),
         keys,
         runs: Vec::new(),
@@ -150,4 +151,32 @@ fn outdated_gauges_stay_at_zero_and_modern_ones_vanish() {
         samples(&publisher, "cloudtrail_tls_control_window_calls"),
         account
     );
+}
+
+/// A role or Region that is configured no more: what it counted stays counted, and nothing says that it is clean.
+#[test]
+fn a_worker_that_is_gone_has_counters_and_no_gauges() {
+    let publisher = publisher();
+    publisher.change(Change {
+        source: "a".into(),
+        worker: 2,
+        counted: false,
+        watermark: None,
+        keys: vec![calls(1, TlsVersion::Tls11, "X", 2, 0)],
+        runs: Vec::new(),
+        callers: Vec::new(),
+        window_moved: true,
+    });
+    commit(&publisher, Vec::new(), 1);
+    assert_eq!(samples(&publisher, "cloudtrail_tls_calls_total").len(), 1);
+    for gauge in [
+        "window_calls",
+        "account_outdated_window_calls",
+        "outdated_window_calls",
+        "control_window_calls",
+        "account_newest_record_timestamp_seconds",
+    ] {
+        let samples = samples(&publisher, &format!("cloudtrail_tls_{gauge}{{"));
+        assert_eq!(samples, Vec::<String>::new(), "{gauge}");
+    }
 }

@@ -91,6 +91,7 @@ laws! {
 laws! {
     budgets of Settings:
     half_a_budget_counts_in_part_waits_and_goes_on_the_next_day,
+    callers_are_asked_for_within_the_budget,
     no_kill_gives_a_second_budget,
     what_failed_was_stopped_or_is_not_known_any_more_is_spent,
     two_regions_share_one_budget,
@@ -510,8 +511,7 @@ fn the_program_counts_a_store() {
     double.switch(json!({"lake_starts_per_second": 100}));
     let hour = Timestamp::now().minus(HOUR).floor(5 * MINUTE);
     let at = hour.plus(MINUTE);
-    let records = ["TLSv1.1", "TLSv1.2"].map(|version| aws::record("s3", "GetObject", version, at));
-    double.deliver(&Settings::place(), at, &records);
+    double.deliver(&Settings::place(), at, &queries::called(at));
     let toml = format!(
         "[[sources]]\nname = \"store\"\ntype = \"lake\"\n\
          event_data_store = \"arn:aws:cloudtrail:{}:{}:eventdatastore/{}\"\nlookback = \"2h\"\ninterval = \"5m\"\n",
@@ -519,8 +519,9 @@ fn the_program_counts_a_store() {
         aws::ACCOUNT,
         aws::STORE,
     );
-    let scrape = double.scrape_of_the_program(&toml, "both calls", |scrape| {
-        scrape.sum("cloudtrail_tls_calls_total", &[]) >= 2.0
+    let scrape = double.scrape_of_the_program(&toml, "both calls and the caller", |scrape| {
+        let calls = scrape.sum("cloudtrail_tls_calls_total", &[]);
+        calls >= 2.0 && queries::caller_is_named(scrape)
     });
     let outdated = [("aws_service", "s3"), ("source", "store")];
     assert_eq!(

@@ -88,6 +88,7 @@ laws! {
 laws! {
     budgets of Settings:
     half_a_budget_counts_in_part_waits_and_goes_on_the_next_day,
+    callers_are_asked_for_within_the_budget,
     no_kill_gives_a_second_budget,
     what_failed_was_stopped_or_is_not_known_any_more_is_spent,
     two_regions_share_one_budget,
@@ -288,9 +289,11 @@ fn the_program_counts_a_log_group_stops_its_query_at_the_end_and_goes_on() {
     let double = aws::Double::start();
     Settings::make(&double);
     let hour = Timestamp::now().minus(HOUR).floor(5 * MINUTE);
-    let records =
-        ["TLSv1.1", "TLSv1.2"].map(|version| aws::record("s3", "GetObject", version, hour));
-    double.deliver(&Settings::place(), hour.plus(MINUTE), &records);
+    double.deliver(
+        &Settings::place(),
+        hour.plus(MINUTE),
+        &queries::called(hour),
+    );
     let home = tempfile::tempdir().unwrap();
     let config = home.path().join("config.toml");
     let toml = format!(
@@ -349,10 +352,8 @@ fn the_program_counts_a_log_group_stops_its_query_at_the_end_and_goes_on() {
         (f64::from(1 << 30), 0.0)
     );
     assert!(budget("used_bytes") > 0.0);
-    support::wait_for("a query for the callers", || {
-        let queries = queries::queries(&double.stats());
-        let callers = queries.iter().find(|query| queries::asks_callers(query))?;
-        (callers["fetched_complete"] == true).then_some(())
+    exporter.scrape_until("the caller", |scrape| {
+        queries::caller_is_named(scrape).then_some(())
     });
     let starts = [("operation", "StartQuery")];
     assert!(scrape.sum("cloudtrail_tls_exporter_aws_api_requests_total", &starts) >= 1.0);

@@ -211,7 +211,7 @@ fn a_damaged_or_newer_store_stops_the_start_with_a_hint_and_is_left_alone() {
     let whole = fs::read(&database).unwrap();
 
     sqlite(&database, "PRAGMA user_version = 99");
-    let hint = "the store has schema version 99, this build knows 1: run the newer build";
+    let hint = "the store has schema version 99, this build knows 3: run the newer build";
     refused(&config, &database, hint);
 
     let hint = "restore it from a copy, or move it away to start anew";

@@ -546,8 +546,8 @@ fn a_source_that_is_gone_is_dropped_when_all_it_counted_is_older_than_the_retent
             assert_eq!(rows()[0], left);
         }
         assert_eq!(rows()[1..5], [0; 4]);
-        // The grid, and what the other was told by.
-        assert_eq!(rows()[5], 2);
+        // The grid, the labels of callers, and what the other was told by.
+        assert_eq!(rows()[5], 3);
         rig.store.close().await;
     });
 }

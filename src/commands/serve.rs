@@ -180,6 +180,8 @@ async fn until_signalled(plan: Plan<'_>, mut signals: Signals) -> Result<(), Box
         }
     };
     drop(stop);
+    // Those who still wait for a reload are told that there is none.
+    drop(requests);
     supervisor.end().await;
     server.await?;
     info!("stopped");

@@ -124,7 +124,8 @@ fn entry_rows(totals: &Totals, settings: &Settings, ranks: &Ranks<'_>, spec: &Sp
     for (name, source) in totals.sources() {
         let mut shares = Vec::with_capacity(source.entries.len());
         for entry in source.entries.values() {
-            if let Some(value) = (spec.value)(settings, entry) {
+            let shown = spec.counter.is_some() || entry.counted;
+            if let Some(value) = (spec.value)(settings, entry).filter(|_| shown) {
                 shares.push(share(name, entry, value, settings, ranks, spec));
             }
         }

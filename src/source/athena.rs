@@ -238,6 +238,16 @@ impl Engine for Athena {
         format!("{:?}", self.settings)
     }
 
+    fn subject(&self) -> String {
+        let Settings {
+            catalog,
+            database,
+            table,
+            ..
+        } = &self.settings;
+        format!("{catalog:?} {database:?} {table:?}")
+    }
+
     async fn greet(&self) -> Result<(), SourceError> {
         let group = self.client.get_work_group();
         let request = group.work_group(&self.settings.workgroup);

@@ -174,6 +174,10 @@ impl Engine for Lake {
         format!("{:?}", self.settings)
     }
 
+    fn subject(&self) -> String {
+        self.settings.store_id().to_owned()
+    }
+
     async fn greet(&self) -> Result<(), SourceError> {
         let store = self.client.get_event_data_store();
         let request = store.event_data_store(&self.settings.event_data_store);

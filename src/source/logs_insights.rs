@@ -135,6 +135,10 @@ impl Engine for LogsInsights {
         format!("{:?}", self.settings)
     }
 
+    fn subject(&self) -> String {
+        format!("{:?}", self.settings.log_groups)
+    }
+
     async fn greet(&self) -> Result<(), SourceError> {
         let request = self.client.describe_log_groups().limit(1);
         aws::greeted(&self.observer, "DescribeLogGroups", request.send()).await

@@ -55,6 +55,9 @@ pub trait Engine: Send + Sync + 'static {
     /// What is asked, whatever the time: the numbers of another question cannot be compared with its.
     fn identity(&self) -> String;
 
+    /// What is counted, however it is asked: with another, history begins anew.
+    fn subject(&self) -> String;
+
     /// Asks for as little as possible, so that AWS's clock is known.
     fn greet(&self) -> impl Future<Output = Result<(), SourceError>> + Send;
 
@@ -155,6 +158,8 @@ pub struct QuerySource<E> {
     token: Option<String>,
     /// What is asked, as text that tells one question from another.
     identity: String,
+    /// By what credentials and where it is asked, as text.
+    reached_by: String,
     /// Whether this process knows that the table has no key exchange.
     plain: bool,
     /// How often in a row an answer could not be read.
@@ -185,6 +190,7 @@ impl<E: Engine> QuerySource<E> {
         );
         Self {
             identity: format!("{:032x}", xxh3_128(format!("{asked:?}").as_bytes())),
+            reached_by: String::new(),
             plain: false,
             unread: 0,
             not_again: 0,
@@ -202,6 +208,12 @@ impl<E: Engine> QuerySource<E> {
             share: Share::of(&Arc::new(Budget::new("", None))),
             refused: false,
         }
+    }
+
+    /// The same source, which is reached in this way: by another it may be another account's.
+    pub fn reached_by(mut self, way: String) -> Self {
+        self.reached_by = way;
+        self
     }
 
     /// The earlier of the host's clock and AWS's.
@@ -281,8 +293,12 @@ impl<E: Engine> QuerySource<E> {
                 return Ok(Some(self.prepare(&leaves, leaf, progress, spent)));
             }
             Err(error) => {
-                self.not_started(&error);
-                return self.failed_again(&leaf, progress, error).map(Some);
+                let refused = self.not_started(&error);
+                let outcome = self.failed_again(&leaf, progress, error);
+                return match refused && progress.spent.reserved > 0 {
+                    true => self.not_charged(progress, outcome).map(Some),
+                    false => outcome.map(Some),
+                };
             }
         };
         // The answer told AWS's clock anew: what has not settled by it must not be counted.
@@ -364,12 +380,16 @@ impl<E: Engine> Source for QuerySource<E> {
         if self.engine.observer().ahead().is_none() {
             self.engine.greet().await?;
         }
-        if progress.identity.as_deref() != Some(self.identity.as_str()) {
+        let subject = format!("{} {}", self.engine.subject(), self.reached_by);
+        let known = progress.subject.as_ref();
+        if progress.identity.as_ref() != Some(&self.identity)
+            || known.is_some_and(|known| *known != subject)
+        {
             // The query that runs asks another question.
             if let Some(query) = &progress.query {
                 self.stop_query(&query.id).await;
             }
-            return Ok(Some(begun_anew(progress, &self.identity)));
+            return Ok(Some(begun_anew(progress, &self.identity, &subject)));
         }
         match &progress.query {
             Some(query) => self.finish(query, progress, now).await.map(Some),

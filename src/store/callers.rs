@@ -331,6 +331,20 @@ pub(super) fn follow_labels(
     super::db::put_setting(transaction, "caller_labels", &now)
 }
 
+/// Forgets the callers of all workers but these.
+pub(super) fn drop_others(
+    transaction: &Transaction<'_>,
+    workers: impl Iterator<Item = i64>,
+) -> rusqlite::Result<()> {
+    let workers: Vec<String> = workers.map(|id| id.to_string()).collect();
+    let workers = workers.join(", ");
+    for table in ["callers", "caller_counts"] {
+        let others = format!("DELETE FROM {table} WHERE worker NOT IN ({workers})");
+        transaction.execute(&others, [])?;
+    }
+    Ok(())
+}
+
 fn change(caller: &Arc<Caller>, window: i64) -> CallerChange {
     CallerChange {
         caller: Arc::clone(caller),

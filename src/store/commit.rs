@@ -83,6 +83,7 @@ impl Db {
         (self.changes)(Change {
             source: Arc::clone(&worker.source),
             worker: id,
+            counted: true,
             watermark: worker.watermark,
             keys: changes.into_values().collect(),
             runs,

@@ -177,6 +177,7 @@ impl Db {
         Ok(Change {
             source: Arc::clone(&worker.source),
             worker: id,
+            counted: true,
             watermark: worker.watermark,
             keys: changes.into_values().collect(),
             runs: runs::load(&self.connection, id)?,

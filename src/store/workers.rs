@@ -70,6 +70,7 @@ impl Db {
         let mut admissions = admissions::load(&transaction, settings.series.clone())?;
         admissions::admit_all(&transaction, &mut admissions, minimum, &mut totals)?;
         drop_old(&transaction, names, now.minus(settings.retention))?;
+        callers::drop_others(&transaction, known.keys().copied())?;
         transaction.commit()?;
         admissions.keep();
         self.admissions = admissions;
@@ -168,6 +169,7 @@ impl Db {
                 changes.push(Change {
                     source: source.as_str().into(),
                     worker: id,
+                    counted: false,
                     watermark: None,
                     keys: self.counters(id)?.into_values().collect(),
                     runs: Vec::new(),

@@ -10,7 +10,8 @@ use serde_json::json;
 
 use crate::aws::{self, HOUR, Life, MINUTE, Rig, both_ways, now};
 use crate::queries::{
-    DAY, Queried, counted, failures, killed_after, queries, reason, rig_over_an_hour, start_of_day,
+    DAY, Queried, ask_callers, asks_callers, counted, failures, killed_after, queries, reason,
+    rig_over_an_hour, start_of_day,
 };
 
 /// The calls of a rig's first day.
@@ -96,6 +97,26 @@ fn bytes_of_the_day<S: Queried>() -> f64 {
 fn set_budget<S: Queried>(rig: &mut Rig<S>, bytes: f64) -> f64 {
     rig.setup.budget = Some(numbers::whole(bytes.floor()));
     bytes.floor()
+}
+
+/// Counting comes first; both together stay within it.
+pub fn callers_are_asked_for_within_the_budget<S: Queried>() {
+    let (mut rig, start) = rig_over_a_day::<S>();
+    rig.setup.query.callers = Some(ask_callers::<S>());
+    let limit = set_budget(&mut rig, bytes_of_the_day::<S>() * 0.7);
+    rig.set_clocks(start);
+    let mut life = rig.start();
+    let mut before = 0;
+    for day in 1..=3 {
+        run(&rig, &mut life, start.plus(day * DAY).minus(MINUTE));
+        let billed = billed(&rig);
+        assert_within(&billed[before..], limit);
+        assert_eq!(value(&life, "budget_used_bytes"), sum(&billed[before..]));
+        before = billed.len();
+    }
+    assert_eq!(counted(&life), CALLS);
+    assert!(queries(&rig.double.stats()).iter().any(asks_callers));
+    rig.end(life);
 }
 
 pub fn half_a_budget_counts_in_part_waits_and_goes_on_the_next_day<S: Queried>() {

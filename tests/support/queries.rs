@@ -638,6 +638,32 @@ pub fn scanned(stats: &Value) -> f64 {
         .sum()
 }
 
+/// Who makes the outdated call of [`called`].
+const PRINCIPAL: &str = "arn:aws:iam::111122223333:role/legacy";
+const USER_AGENT: &str = "old-sdk/1.0";
+
+/// Two calls, an outdated one by a session of a role.
+pub fn called(time: Timestamp) -> [String; 2] {
+    ["TLSv1.1", "TLSv1.2"].map(|version| {
+        let mut record: Value =
+            serde_json::from_str(&aws::record("s3", "GetObject", version, time)).unwrap();
+        record["userIdentity"] = json!({
+            "type": "AssumedRole",
+            "arn": "arn:aws:sts::111122223333:assumed-role/legacy/i-0123456789abcdef0",
+            "sessionContext": {"sessionIssuer": {"type": "Role", "arn": PRINCIPAL}},
+        });
+        record["userAgent"] = json!(USER_AGENT);
+        record.to_string()
+    })
+}
+
+/// Whether a scrape names the caller of [`called`], and nobody else, for the one outdated call.
+pub fn caller_is_named(scrape: &support::Scrape) -> bool {
+    let family = "cloudtrail_tls_outdated_caller_window_calls";
+    let named = [("principal", PRINCIPAL), ("user_agent", USER_AGENT)];
+    scrape.value(family, &named) == Some(1.0) && scrape.sum(family, &[]) == 1.0
+}
+
 /// How the tests ask for callers: for all that there is of them.
 pub fn ask_callers<S: Queried>() -> AskCallers {
     AskCallers {

@@ -47,6 +47,11 @@ impl Recruit {
         (self.check)(state)
     }
 
+    /// Whether it asks AWS and does not know where.
+    pub(super) fn lacks_region(&self) -> bool {
+        self.name.region.is_empty() && !matches!(self.source.kind, Kind::TrailFiles(_))
+    }
+
     /// Its life from `state` on. Its series exist from now on.
     pub(super) fn live(self, state: &WorkerState, stopped: Shutdown) -> Result<Life, BadProgress> {
         (self.make)(state, stopped)
@@ -58,6 +63,8 @@ impl Parts {
     pub(super) async fn recruit(&self, source: config::Source) -> Recruit {
         let windows = Pace::of_windows(source.interval);
         let budget = self.budgets.of(&source.name, source.budget);
+        let access = &source.access;
+        let way = format!("{:?} {:?}", access.profile, access.endpoint_url);
         match source.kind.clone() {
             Kind::TrailFiles(settings) => {
                 let pace = Pace::steady(source.interval);
@@ -70,7 +77,9 @@ impl Parts {
                     name,
                     source,
                     windows,
-                    QuerySource::new(engine, query, quota).within(&budget),
+                    QuerySource::new(engine, query, quota)
+                        .within(&budget)
+                        .reached_by(way),
                 )
             }
             Kind::Lake(query, settings) => {
@@ -80,7 +89,9 @@ impl Parts {
                     name,
                     source,
                     windows,
-                    QuerySource::new(engine, query, quota).within(&budget),
+                    QuerySource::new(engine, query, quota)
+                        .within(&budget)
+                        .reached_by(way),
                 )
             }
             Kind::Athena(query, settings) => {
@@ -90,7 +101,9 @@ impl Parts {
                     name,
                     source,
                     windows,
-                    QuerySource::new(engine, query, quota).within(&budget),
+                    QuerySource::new(engine, query, quota)
+                        .within(&budget)
+                        .reached_by(way),
                 )
             }
             Kind::EventHistory(settings) => {

@@ -124,6 +124,12 @@ impl Supervisor {
         let new = recruits.iter().map(|recruit| &recruit.name);
         let names = new.chain(kept.map(|running| &running.name)).cloned();
         let (store, settings) = (&self.parts.store, config.store.clone());
+        let mut nowhere = recruits.iter().filter(|recruit| recruit.lacks_region());
+        if let Some(recruit) = nowhere.next() {
+            let source = &recruit.name.source;
+            let hint = "no Region is known: set `region`, or AWS_REGION";
+            return vec![format!("source `{source}`: {hint}")];
+        }
         let tried = store.try_take_over(settings, names.collect(), Timestamp::now());
         match tried.await {
             Err(errors) => errors.iter().map(|error| chain(error)).collect(),

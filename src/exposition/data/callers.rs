@@ -265,6 +265,7 @@ mod tests {
         });
         let mut totals = Totals::default();
         totals.apply(Change {
+            counted: true,
             source: "a".into(),
             worker: 1,
             watermark: None,
@@ -276,6 +277,7 @@ mod tests {
         // Each by a commit of its own.
         for (worker, caller) in (1..).zip(callers) {
             totals.apply(Change {
+                counted: true,
                 source: "a".into(),
                 worker,
                 watermark: None,

@@ -208,15 +208,16 @@ impl Share {
         }
     }
 
-    /// How much of the budget is used on a day.
+    /// How much of the budget is used on a day. A day is reached by what is spent on it alone: this one may be of a
+    /// clock that is not trusted.
     pub(super) fn spending(&self, day: i64) -> Option<Spending> {
         let limit = self.budget.limit?;
-        let mut state = self.budget.state();
-        state.reach(day);
+        let state = self.budget.state();
+        let reached = day <= state.day;
         Some(Spending {
             limit,
-            used: state.spent(),
-            exhausted: state.workers.values().any(|worker| worker.waits),
+            used: if reached { state.spent() } else { 0 },
+            exhausted: reached && state.workers.values().any(|worker| worker.waits),
         })
     }
 

@@ -17,7 +17,7 @@ use super::steps::{replaced, rest};
 use super::{Engine, QuerySource, answer};
 use crate::batch::{Batch, Callers, Rejected};
 use crate::call::{CallKey, Caller, CallerLabels, Name};
-use crate::source::SourceError;
+use crate::source::{Reason, SourceError};
 use crate::time::Timestamp;
 use crate::tls::TlsVersion;
 use crate::window::Window;
@@ -90,8 +90,9 @@ impl Settings {
         let waiting = progress.waiting(oldest..watermark).map(|(at, _)| at);
         let whole = |at: &Timestamp| at.plus(self.schedule.bucket) <= watermark;
         let waiting: BTreeSet<Timestamp> = waiting.filter(whole).collect();
-        let waits = |Window { from, to }| waiting.iter().any(|at| (from..to).contains(at));
-        let left = progress.callers.iter().filter(|leaf| waits(leaf.window));
+        let current = self.ask_for(ask);
+        let waits = |leaf: &&Leaf| leaf.ask == current && waiting.iter().any(|at| leaf.holds(*at));
+        let left = progress.callers.iter().filter(waits);
         let left: Vec<Leaf> = left.cloned().collect();
         if !left.is_empty() {
             return Plan::Ask(left);
@@ -113,6 +114,14 @@ impl Settings {
             progress: changes,
             ..Batch::default()
         }))
+    }
+
+    /// What is asked with these columns.
+    fn ask_for(&self, ask: AskCallers) -> Ask {
+        Ask::Callers {
+            below: self.minimum_version,
+            columns: ask.columns,
+        }
     }
 
     /// Buckets that touch are asked for together, or all of them, at most a longest window at once.
@@ -160,7 +169,8 @@ impl Settings {
 }
 
 impl<E: Engine> QuerySource<E> {
-    /// A batch with the callers of a leaf's buckets.
+    /// A batch with the callers of a leaf's buckets. What was asked before the settings changed is thrown away: it may
+    /// tell what is not to be told, or not all that is.
     pub(super) fn named(
         &self,
         leaf: &Leaf,
@@ -168,9 +178,15 @@ impl<E: Engine> QuerySource<E> {
         rows: &[CallerRow],
     ) -> Result<Batch, SourceError> {
         let mut batch = replaced(leaf, rest(&progress.callers));
+        let settings = &self.settings;
+        let current = settings.callers.map(|ask| settings.ask_for(ask));
+        if current != Some(leaf.ask) {
+            return Ok(batch);
+        }
         batch.callers = self.callers(leaf, progress, rows)?;
         let Window { from, to } = leaf.window;
         let named = progress.waiting(from..to);
+        let named = named.filter(|(at, _)| leaf.holds(*at));
         let changes = named.map(|(at, _)| progress::put_outdated(at, Outdated::Done));
         batch.progress.extend(changes);
         debug!(%from, %to, rows = rows.len(), "callers of outdated calls");
@@ -226,13 +242,17 @@ impl<E: Engine> QuerySource<E> {
 }
 
 /// A batch after which a leaf's callers are asked for in the next round, or no more, since the query failed; and with
-/// them all that is left of this round, as it would fail as well.
+/// them all that is left of this round, as it would fail as well. What the budget has no room for waits until it has.
 pub(super) fn not_named(leaf: &Leaf, progress: &QueryProgress, error: &SourceError) -> Batch {
     let mut batch = replaced(leaf, &[]);
     let Window { from, to } = leaf.window;
     let mut what = "asked for again in the next round";
+    let asked = error.reason != Reason::Budget;
     for (at, tries) in progress.waiting(from..to) {
-        let now = match tries.saturating_add(1) {
+        if !leaf.holds(at) {
+            continue;
+        }
+        let now = match tries.saturating_add(u32::from(asked)) {
             TRIES.. => {
                 what = "not asked for any more";
                 Outdated::Done
@@ -262,6 +282,12 @@ impl Leaf {
             ask: Ask::Callers { below, columns },
             ..Self::calls(window)
         }
+    }
+
+    /// Whether a bucket lies in what it asks for.
+    pub(super) fn holds(&self, bucket: Timestamp) -> bool {
+        let holds = |part: &Window| (part.from..part.to).contains(&bucket);
+        holds(&self.window) && (self.within.is_empty() || self.within.iter().any(holds))
     }
 
     pub(super) fn asks_callers(&self) -> bool {

@@ -24,6 +24,9 @@ struct Taken {
     bytes: u64,
     /// The time that it asked for; 0 where that does not matter.
     seconds: u64,
+    /// When, as days since the epoch.
+    #[serde(default)]
+    day: i64,
 }
 
 impl Taken {
@@ -65,10 +68,16 @@ impl Estimates {
         nearest.map(|taken| taken.over(seconds))
     }
 
+    /// The day on which this was asked last.
+    pub(super) fn asked_on(&self, leaf: &Leaf) -> Option<i64> {
+        let same = self.0.iter().filter(|taken| taken.is_of(leaf));
+        same.map(|taken| taken.day).max()
+    }
+
     /// Takes in what a query was billed for, over `seconds`, or 0 if its length does not matter. More is believed at
     /// once, less by and by; but at once too where it was let through for less than it was `expected` to take, because
     /// the estimate was too old to be believed. Without a budget nothing is expected.
-    pub(super) fn learn(&mut self, leaf: &Leaf, seconds: u64, bytes: u64, expected: u64) {
+    pub(super) fn learn(&mut self, leaf: &Leaf, seconds: u64, bytes: u64, expected: u64, day: i64) {
         let known = self
             .0
             .iter()
@@ -90,6 +99,7 @@ impl Estimates {
             recount: leaf.recount,
             bytes,
             seconds,
+            day,
         });
     }
 }
@@ -108,7 +118,7 @@ pub(super) struct Offer<'o> {
     pub(super) least: u64,
     /// The budget of a day.
     pub(super) limit: u64,
-    /// The days since this worker asked for anything.
+    /// The days since this was asked last.
     pub(super) idle: u64,
 }
 
@@ -173,6 +183,7 @@ mod tests {
     use crate::source::query::leaf::Part;
     use crate::window::Window;
 
+    const DAY_OF_TEST: i64 = 20_000;
     const BUCKET: Duration = Duration::from_secs(300);
 
     fn leaf(minutes: i64) -> Leaf {
@@ -184,7 +195,13 @@ mod tests {
         let mut estimates = Estimates::default();
         for (minutes, bytes) in taken {
             let leaf = leaf(*minutes);
-            estimates.learn(&leaf, leaf.window.length().as_secs(), *bytes, u64::MAX);
+            estimates.learn(
+                &leaf,
+                leaf.window.length().as_secs(),
+                *bytes,
+                u64::MAX,
+                DAY_OF_TEST,
+            );
         }
         estimates
     }
@@ -246,7 +263,7 @@ mod tests {
         let mut estimates = learnt(&[(60, 1200)]);
         let check = Leaf::check(leaf(60).window);
         assert_eq!(estimates.of(&check, 3600), Some(1200));
-        estimates.learn(&check, 3600, 100, 1200);
+        estimates.learn(&check, 3600, 100, 1200, DAY_OF_TEST);
         assert_eq!(estimates.of(&check, 3600), Some(100));
         assert_eq!(estimates.of(&leaf(60), 3600), Some(1200));
         let values = Leaf {
@@ -261,7 +278,7 @@ mod tests {
     fn more_is_believed_at_once_and_less_by_and_by() {
         let mut estimates = learnt(&[(60, 1000)]);
         let mut learn = |bytes, expected| {
-            estimates.learn(&leaf(60), 3600, bytes, expected);
+            estimates.learn(&leaf(60), 3600, bytes, expected, DAY_OF_TEST);
             estimates.of(&leaf(60), 3600).unwrap()
         };
         assert_eq!(learn(4000, 1000), 4000);
@@ -283,7 +300,7 @@ mod tests {
         assert_eq!(at(&estimates, 3), Some((5, 250_000)));
         assert_eq!(at(&estimates, u64::MAX), Some((5, 1)));
         // It finds the trail quiet: what was known of longer windows is as old.
-        estimates.learn(&leaf(5), 300, 1000, 250_000);
+        estimates.learn(&leaf(5), 300, 1000, 250_000, DAY_OF_TEST);
         assert_eq!(at(&estimates, 0), Some((60, 12_000)));
         // What fits as it is is not believed to have become less.
         assert_eq!(
@@ -313,12 +330,12 @@ mod tests {
         };
         assert_eq!(offer(&estimates, 400), Some((true, 400)));
         assert_eq!(offer(&estimates, 9), None);
-        estimates.learn(&leaf(1440), 0, 700, 0);
+        estimates.learn(&leaf(1440), 0, 700, 0, DAY_OF_TEST);
         assert_eq!(
             (offer(&estimates, 699), offer(&estimates, 700)),
             (None, Some((true, 700)))
         );
-        estimates.learn(&leaf(1440), 0, 1, 1);
+        estimates.learn(&leaf(1440), 0, 1, 1, DAY_OF_TEST);
         assert_eq!(
             (offer(&estimates, 9), offer(&estimates, 10)),
             (None, Some((true, 10)))

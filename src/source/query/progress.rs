@@ -23,6 +23,7 @@ const AGAIN: &str = "again";
 const NEXT: &str = "next";
 const QUERY: &str = "query";
 const IDENTITY: &str = "identity";
+const SUBJECT: &str = "subject";
 const PLAIN: &str = "plain";
 const SPENT: &str = "spent";
 const ESTIMATES: &str = "estimates";
@@ -50,6 +51,8 @@ pub struct QueryProgress {
     pub(super) query: Option<InFlight>,
     /// What was asked so far: numbers of another question cannot be compared with these.
     pub(super) identity: Option<String>,
+    /// What is counted, however it is asked.
+    pub(super) subject: Option<String>,
     /// Whether the newest calls were asked for without their key exchange, as the table has none.
     pub(super) plain: bool,
     /// The records of each bucket when it was counted, where buckets are compared before they are counted again.
@@ -142,6 +145,10 @@ pub(super) fn remove_next() -> ProgressChange {
     ProgressChange::remove(NEXT)
 }
 
+pub(super) fn put_subject(subject: &str) -> ProgressChange {
+    put(SUBJECT, subject)
+}
+
 pub(super) fn put_identity(identity: &str) -> ProgressChange {
     put(IDENTITY, identity)
 }
@@ -208,6 +215,7 @@ impl Progress for QueryProgress {
             AGAIN => self.again = read(value).map_err(|_| bad())?.unwrap_or_default(),
             NEXT => self.next = read(value).map_err(|_| bad())?,
             IDENTITY => self.identity = read(value).map_err(|_| bad())?,
+            SUBJECT => self.subject = read(value).map_err(|_| bad())?,
             PLAIN => self.plain = read(value).map_err(|_| bad())?.unwrap_or_default(),
             QUERY => self.query = read(value).map_err(|_| bad())?,
             SPENT => self.spent = read(value).map_err(|_| bad())?.unwrap_or_default(),
@@ -302,7 +310,7 @@ mod tests {
             reserved: 8,
         };
         let mut estimates = Estimates::default();
-        estimates.learn(&leaf, 60, 9, 9);
+        estimates.learn(&leaf, 60, 9, 9, 20_000);
         let mut progress = QueryProgress::default();
         let leaves = [leaf];
         let callers = [Leaf::callers(window, TlsVersion::Tls12, COLUMNS)];
@@ -312,6 +320,7 @@ mod tests {
             put_list_of(&again[0], &again),
             put_next(&next),
             put_identity("i"),
+            put_subject("s"),
             put_plain(true),
             put_spent(&spent),
             put_estimates(&estimates),
@@ -332,6 +341,7 @@ mod tests {
         assert_eq!(progress.again, again);
         assert_eq!(progress.next, Some(next));
         assert_eq!(progress.identity.as_deref(), Some("i"));
+        assert_eq!(progress.subject.as_deref(), Some("s"));
         assert!(progress.plain);
         assert_eq!((progress.spent, &progress.estimates), (spent, &estimates));
         assert_eq!(progress.records, BTreeMap::from([(time(120), 8)]));
@@ -373,7 +383,7 @@ mod tests {
     /// A stored row: of ours or not, its value JSON like ours, or any bytes.
     fn row() -> impl Strategy<Value = ProgressChange> {
         let key = prop_oneof![
-            9 => "watermark|recounted|leaves|again|next|query|identity|plain|spent|estimates|callers|callers_asked|(records|outdated)/-?[0-9]{1,20}",
+            9 => "watermark|recounted|leaves|again|next|query|identity|subject|plain|spent|estimates|callers|callers_asked|(records|outdated)/-?[0-9]{1,20}",
             1 => ".{0,9}",
         ];
         let number = || {

@@ -59,11 +59,12 @@ impl<E: Engine> QuerySource<E> {
             true => stored.settled(None),
             false => stored.reserving(0),
         };
-        let idle = u64::try_from(today.saturating_sub(stored.day)).unwrap_or(0);
         let spent = spent.on(today);
         let (Some(limit), Some(leaf)) = (self.share.limit(), leaves.last().cloned()) else {
             return Ok(spent);
         };
+        let asked = progress.estimates.asked_on(&leaf).unwrap_or(stored.day);
+        let idle = u64::try_from(today.saturating_sub(asked)).unwrap_or(0);
         let offer = Offer {
             leaf: &leaf,
             estimates: &progress.estimates,
@@ -131,8 +132,8 @@ impl<E: Engine> QuerySource<E> {
     }
 
     /// Takes in that a start has failed. If its query may run all the same, AWS must answer something before another
-    /// is started.
-    pub(super) fn not_started(&mut self, error: &SourceError) {
+    /// is started. Whether AWS refused it.
+    pub(super) fn not_started(&mut self, error: &SourceError) -> bool {
         let lost = match error.reason {
             Reason::BadAnswer => true,
             Reason::Timeout | Reason::Connection => error.source().is_some(),
@@ -146,6 +147,24 @@ impl<E: Engine> QuerySource<E> {
             self.refused = true;
             self.share.give_back();
         }
+        !lost
+    }
+
+    /// What was reserved for a start that AWS refused is given back in the store too: another process would take it for
+    /// spent.
+    pub(super) fn not_charged(
+        &mut self,
+        progress: &QueryProgress,
+        outcome: Result<Batch, SourceError>,
+    ) -> Result<Batch, SourceError> {
+        let mut batch = outcome.unwrap_or_else(|error| {
+            self.failure = Some(error);
+            Batch::default()
+        });
+        let spent = progress.spent.reserving(0);
+        let changes = [progress::remove_next(), progress::put_spent(&spent)];
+        batch.progress.extend(changes);
+        Ok(batch)
     }
 
     /// Adds to a batch what the query in flight cost, and what that teaches; `None` where AWS does not tell.
@@ -166,7 +185,8 @@ impl<E: Engine> QuerySource<E> {
                 false => 0,
             };
             let mut estimates = progress.estimates.clone();
-            estimates.learn(leaf, seconds, bytes, progress.spent.reserved);
+            let day = day_of(flight.started);
+            estimates.learn(leaf, seconds, bytes, progress.spent.reserved, day);
             batch.progress.push(progress::put_estimates(&estimates));
         }
         batch.scanned = scanned.unwrap_or_default();

@@ -56,15 +56,19 @@ pub(super) fn asked(next: &Next, id: String, started: Timestamp) -> Batch {
 
 /// A batch after which another question is asked: what was counted by the one before stays, and is not compared with
 /// the answers of this one.
-pub(super) fn begun_anew(progress: &QueryProgress, identity: &str) -> Batch {
+pub(super) fn begun_anew(progress: &QueryProgress, identity: &str, subject: &str) -> Batch {
     let leaves = progress.leaves.iter().filter(|leaf| leaf.holds_watermark());
     let leaves: Vec<Leaf> = leaves.cloned().collect();
     let mut batch = Batch {
-        begins_anew: progress.identity.is_some(),
+        begins_anew: progress
+            .subject
+            .as_deref()
+            .is_some_and(|known| known != subject),
         ..Batch::default()
     };
     let changes = [
         progress::put_identity(identity),
+        progress::put_subject(subject),
         progress::put_leaves(&leaves),
         progress::remove_next(),
         progress::remove_query(),
@@ -268,7 +272,7 @@ mod tests {
             progress::put_leaves(&[Leaf::control(window(6, 7)), leaf.clone()]),
             progress::put_again(&[Leaf::recount(window(2, 3))]),
         ];
-        let batch = |progress: &QueryProgress| begun_anew(progress, "new").progress;
+        let batch = |progress: &QueryProgress| begun_anew(progress, "new", "store").progress;
         for change in &changes {
             progress.apply(change).unwrap();
         }

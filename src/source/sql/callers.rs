@@ -43,14 +43,13 @@ pub(super) fn statement(
     let versions: Vec<String> = TlsVersion::labels_below(below).map(quoted).collect();
     let ordinals: Vec<String> = (1..=groups.len()).map(|place| place.to_string()).collect();
     format!(
-        "SELECT *, row_number() OVER (PARTITION BY {account}, {service}, {bucket} ORDER BY {calls} DESC) AS place\n\
+        "SELECT *, row_number() OVER (PARTITION BY {account}, {service} ORDER BY {calls} DESC) AS place\n\
          FROM (\n\
          SELECT {groups}, {count}\nFROM {table}\nWHERE {conditions}\n  \
          AND tlsDetails.tlsVersion IN ({versions})\nGROUP BY {ordinals}\n\
          )\nORDER BY place, {calls} DESC\nLIMIT {limit}",
         account = column::ACCOUNT_ID,
         service = column::EVENT_SOURCE,
-        bucket = column::BUCKET,
         calls = column::CALLS,
         groups = groups.join(", "),
         count = table.calls(),
@@ -98,7 +97,7 @@ mod tests {
         let call = "coalesce(eventName, '') AS event_name, coalesce(eventSource, '') AS event_source, \
                     coalesce(tlsDetails.tlsVersion, '') AS tls_version, \
                     coalesce(recipientAccountId, '') AS account_id, s / 300 * 300 AS bucket, count(*) AS calls";
-        let rank = "SELECT *, row_number() OVER (PARTITION BY account_id, event_source, bucket ORDER BY calls DESC) \
+        let rank = "SELECT *, row_number() OVER (PARTITION BY account_id, event_source ORDER BY calls DESC) \
                     AS place\nFROM (\n";
         let end = ")\nORDER BY place, calls DESC\nLIMIT 10";
         let principal = "coalesce(nullif(userIdentity.sessionContext.sessionIssuer.arn, ''), \
