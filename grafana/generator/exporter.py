@@ -9,6 +9,7 @@ from parts import (
     SOURCE_LEGEND,
     TO_OVERVIEW,
     YELLOW,
+    coloured_number,
     column,
     dashboard,
     row,
@@ -101,9 +102,18 @@ HEALTH = row(
             ("Data age", "time() - min by (WORKER) (cloudtrail_tls_exporter_watermark_timestamp_seconds{OF_SOURCE})"),
             ("Overdue", OVERDUE_WORKER),
             ("Backlog", "max by (WORKER) (cloudtrail_tls_exporter_backlog_seconds{OF_SOURCE})"),
-            ("Last success", "1000 * min by (WORKER) (cloudtrail_tls_exporter_last_success_timestamp_seconds{OF_SOURCE})"),
-            ("Newest record", "1000 * max by (WORKER) (cloudtrail_tls_exporter_newest_record_timestamp_seconds{OF_SOURCE})"),
-            ("History since", "1000 * max by (WORKER) (cloudtrail_tls_exporter_history_start_timestamp_seconds{OF_SOURCE})"),
+            (
+                "Last success",
+                "1000 * min by (WORKER) (cloudtrail_tls_exporter_last_success_timestamp_seconds{OF_SOURCE})",
+            ),
+            (
+                "Newest record",
+                "1000 * max by (WORKER) (cloudtrail_tls_exporter_newest_record_timestamp_seconds{OF_SOURCE})",
+            ),
+            (
+                "History since",
+                "1000 * max by (WORKER) (cloudtrail_tls_exporter_history_start_timestamp_seconds{OF_SOURCE})",
+            ),
         ],
         ["cluster", "source", "worker_account", "worker_region"],
         links=TO_OVERVIEW,
@@ -330,14 +340,7 @@ PROCESS = row(
         links=TO_OVERVIEW,
         sort="Series",
         size=(12, 10),
-        overrides=[
-            column(
-                "Folded",
-                {"id": "thresholds", "value": FEW_IS_GOOD},
-                {"id": "color", "value": {"mode": "thresholds"}},
-                {"id": "custom.cellOptions", "value": {"type": "color-text"}},
-            )
-        ],
+        overrides=[column("Folded", *coloured_number(FEW_IS_GOOD))],
     ),
     timeseries(
         "Scrape",

@@ -5,11 +5,12 @@ from parts import (
     GAUGE_CELL,
     LABEL_COLUMNS,
     OF_CALLS,
-    SIGNED_CELL,
+    SIGNED,
     SOURCE_LEGEND,
     TO_OVERVIEW,
     TO_SERVICE,
     callers_link,
+    coloured_number,
     column,
     dashboard,
     gauge,
@@ -21,8 +22,9 @@ from parts import (
     target_variable,
     thresholds,
     timeseries,
+    unit,
 )
-from queries import or_zero, post_quantum_share, tls13_share
+from queries import or_zero, post_quantum_share, share, tls13_share
 
 WEEK = " offset 7d"
 PAIR = "BY, account_id, aws_service"
@@ -40,7 +42,7 @@ def change_stat(title: str, of_share) -> dict:
         change(of_share),
         links=TO_SERVICE,
         size=(4, 4),
-        steps=thresholds((None, "red"), (-0.001, "text"), (0.001, "green")),
+        steps=SIGNED,
         empty="no data of then",
         decimals=1,
     )
@@ -79,7 +81,7 @@ def progress_table(title: str, description: str, label: str, whole: str, of_shar
         size=(12, 10),
         overrides=[
             column("Share", *GAUGE_CELL),
-            column("In 7 days", *SIGNED_CELL),
+            column("In 7 days", unit("percentunit"), *coloured_number(SIGNED)),
             column(LABEL_COLUMNS[label], row_links(callers_link("row", "Source", **kept))),
         ],
     )
@@ -146,12 +148,10 @@ BURN_DOWN = row(
         "The share of calls with TLS details that do not tell their key exchange: they are in no post-quantum share. Some "
         "sources cannot tell (Athena with AWS's table as it is, maybe Lake).",
         "percentunit",
-        'sum by (BY) (cloudtrail_tls_key_exchange_window_calls{OF_SERVICE, key_exchange="unreported"})'
-        ' / sum by (BY) (cloudtrail_tls_key_exchange_window_calls{OF_SERVICE, key_exchange!="none"})',
+        share("cloudtrail_tls_key_exchange_window_calls", 'key_exchange="unreported"', 'key_exchange!="none"'),
         links=TO_SERVICE,
         size=(4, 4),
         steps=thresholds((None, "blue"), (0.5, "yellow")),
-        empty="none",
         decimals=1,
     ),
 )

@@ -134,7 +134,12 @@ TRUST = row(
     ),
 )
 
-WHO = row("Who is it?", tables.outdated_services(TO_SERVICE), tables.callers(TO_SERVICE))
+WHO = row(
+    "Who is it?",
+    tables.outdated_services(TO_SERVICE),
+    tables.callers(TO_SERVICE),
+    tables.accounts(TO_SERVICE, size=(24, 8)),
+)
 
 TREND = row(
     "Trend",
@@ -158,7 +163,12 @@ TREND = row(
         "Calls, by TLS version",
         "Calls in the trailing window. none: the record tells no version; unknown: a version that this build does not know.",
         "short",
-        [("sum by (BY, tls_version) (cloudtrail_tls_window_calls{OF_SERVICE})", "{{tls_version}} {{cluster}} {{source}}")],
+        [
+            (
+                "sum by (BY, tls_version) (cloudtrail_tls_window_calls{OF_SERVICE})",
+                "{{tls_version}} {{cluster}} {{source}}",
+            )
+        ],
         links=TO_SERVICE,
         overrides=BY_VERSION,
     ),

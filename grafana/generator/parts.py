@@ -127,7 +127,11 @@ TO_EXPORTER = panel_link("Whether the exporter sees", "cloudtrail-tls-exporter")
 
 
 def _value(where: str, name: str) -> str:
-    return "${__data.fields." + name + ":percentencode}" if where == "row" else "${__field.labels." + name + ":percentencode}"
+    return (
+        "${__data.fields." + name + ":percentencode}"
+        if where == "row"
+        else "${__field.labels." + name + ":percentencode}"
+    )
 
 
 def callers_link(where: str, source: str, account: str | None = None, service: str | None = None) -> list[dict]:
@@ -151,7 +155,7 @@ def thresholds(*steps: tuple[float | None, str]) -> dict:
 NEUTRAL = thresholds((None, "blue"))
 NONE_IS_GOOD = thresholds((None, GREEN), (1, RED))
 FEW_IS_GOOD = thresholds((None, GREEN), (1, YELLOW))
-ALL_IS_GOOD = thresholds((None, RED), (0.5, YELLOW), (0.95, GREEN))
+TOWARDS_ALL = thresholds((None, ORANGE), (0.5, YELLOW), (0.95, GREEN))  # red is for what is outdated or broken
 
 
 def _fixed(pattern: str, colour: str) -> dict:
@@ -175,7 +179,9 @@ def target_line(name: str) -> dict:
 
 def coloured_words(colours: dict[str, str]) -> list[dict]:
     """For a column: a cell is coloured by its word."""
-    words = {word: {"index": index, "text": word, "color": colour} for index, (word, colour) in enumerate(colours.items())}
+    words = {
+        word: {"index": index, "text": word, "color": colour} for index, (word, colour) in enumerate(colours.items())
+    }
     return [
         {"id": "mappings", "value": [{"type": "value", "options": words}]},
         {"id": "custom.cellOptions", "value": {"type": "color-text"}},
@@ -184,7 +190,9 @@ def coloured_words(colours: dict[str, str]) -> list[dict]:
 
 def words(*pairs: tuple[str, str, str]) -> list[dict]:
     """For a stat: (value, word, colour)."""
-    options = {value: {"index": index, "text": word, "color": colour} for index, (value, word, colour) in enumerate(pairs)}
+    options = {
+        value: {"index": index, "text": word, "color": colour} for index, (value, word, colour) in enumerate(pairs)
+    }
     return [{"type": "value", "options": options}]
 
 
@@ -225,7 +233,9 @@ def _reduced() -> dict:
     return {"calcs": ["lastNotNull"], "fields": "", "values": False}
 
 
-def stat(title, description, unit, expr, *, links, size=(4, 4), steps=NEUTRAL, empty=None, legend=SOURCE_LEGEND, **more) -> dict:
+def stat(
+    title, description, unit, expr, *, links, size=(4, 4), steps=NEUTRAL, empty=None, legend=SOURCE_LEGEND, **more
+) -> dict:
     """One number for each source, of the moment: an exporter that is gone shows no number of before.
 
     `mappings` are words for values, `background` colours the whole panel, `name_only` shows the legend alone.
@@ -257,7 +267,7 @@ def gauge(title, description, expr, *, links, size=(4, 6)) -> dict:
         "min": 0,
         "max": 1,
         "decimals": 1,
-        "thresholds": ALL_IS_GOOD,
+        "thresholds": TOWARDS_ALL,
         "color": {"mode": "thresholds"},
         "noValue": "no data",
     }
@@ -303,16 +313,22 @@ GAUGE_CELL = [
     unit("percentunit"),
     {"id": "min", "value": 0},
     {"id": "max", "value": 1},
-    {"id": "thresholds", "value": ALL_IS_GOOD},
+    {"id": "thresholds", "value": TOWARDS_ALL},
     {"id": "color", "value": {"mode": "thresholds"}},
     {"id": "custom.cellOptions", "value": {"type": "gauge", "mode": "basic"}},
 ]
-SIGNED_CELL = [
-    unit("percentunit"),
-    {"id": "thresholds", "value": thresholds((None, RED), (-0.001, "text"), (0.001, GREEN))},
-    {"id": "color", "value": {"mode": "thresholds"}},
-    {"id": "custom.cellOptions", "value": {"type": "color-text"}},
-]
+
+
+def coloured_number(steps: dict) -> list[dict]:
+    """For a column: a cell is coloured by its number."""
+    return [
+        {"id": "thresholds", "value": steps},
+        {"id": "color", "value": {"mode": "thresholds"}},
+        {"id": "custom.cellOptions", "value": {"type": "color-text"}},
+    ]
+
+
+SIGNED = thresholds((None, RED), (-0.001, "text"), (0.001, GREEN))
 VERSION_COLUMN = column("Version", *coloured_words(VERSION_COLOURS))
 
 LABEL_COLUMNS = {
@@ -338,7 +354,9 @@ LABEL_COLUMNS = {
 }
 
 
-def table(title, description, unit_name, values, labels, *, links, sort, size=(24, 8), overrides=(), descending=True) -> dict:
+def table(
+    title, description, unit_name, values, labels, *, links, sort, size=(24, 8), overrides=(), descending=True
+) -> dict:
     """One row for each set of `labels`; `values` are (column, expression). Sorted by the column `sort`."""
     made = _panel("table", title, description, unit_name, links, size)
     made["targets"] = _targets([(expr, "") for _, expr in values], instant=True, table=True)
@@ -357,7 +375,7 @@ def table(title, description, unit_name, values, labels, *, links, sort, size=(2
             },
         },
     ]
-    made["fieldConfig"]["defaults"] |= {"custom": {"filterable": True, "align": "auto"}, "noValue": ""}
+    made["fieldConfig"]["defaults"] |= {"custom": {"filterable": True, "align": "auto"}}
     made["fieldConfig"]["overrides"] = list(overrides)
     made["options"] = {
         "showHeader": True,
@@ -372,7 +390,13 @@ def table(title, description, unit_name, values, labels, *, links, sort, size=(2
 
 
 def row(title: str, *panels: dict) -> list[dict]:
-    head = {"type": "row", "title": title, "collapsed": False, "panels": [], "gridPos": {"h": 1, "w": 24, "x": 0, "y": 0}}
+    head = {
+        "type": "row",
+        "title": title,
+        "collapsed": False,
+        "panels": [],
+        "gridPos": {"h": 1, "w": 24, "x": 0, "y": 0},
+    }
     return [head, *panels]
 
 
@@ -388,7 +412,9 @@ def _place(panels: list[dict]) -> None:
         x, height = x + place["w"], max(height, place["h"])
 
 
-def dashboard(name: str, description: str, variables: list[dict], rows: list[list[dict]], since: str = "now-24h") -> dict:
+def dashboard(
+    name: str, description: str, variables: list[dict], rows: list[list[dict]], since: str = "now-24h"
+) -> dict:
     panels = [panel for made in rows for panel in made]
     _place(panels)
     return {

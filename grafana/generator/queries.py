@@ -48,6 +48,7 @@ def post_quantum_share(by: str = "BY", offset: str = "") -> str:
     return share(family, 'post_quantum="yes"', 'post_quantum=~"yes|no"', by, offset)
 
 
+# Every call has a version, be it `none`: the whole is all calls.
 NO_TLS_DETAILS_SHARE = share("cloudtrail_tls_window_calls", 'tls_version="none"', 'tls_version!=""')
 
 OVERDUE = """
@@ -64,4 +65,6 @@ OVERDUE_WORKER = OVERDUE.format(by="WORKER", group_left="group_left ()")
 
 def of_exporters(expr: str) -> str:
     """Series that every target has, of exporters only: `job` may be `All`, and that is every job of the server."""
-    return f"{expr} and on (cluster, job, instance) last_over_time(cloudtrail_tls_exporter_build_info{{OF_EXPORTER}}[1d])"
+    return (
+        f"{expr} and on (cluster, job, instance) last_over_time(cloudtrail_tls_exporter_build_info{{OF_EXPORTER}}[1d])"
+    )

@@ -82,7 +82,12 @@ VERSIONS = row(
         "Calls, by TLS version",
         "Calls in the trailing window. none: the record tells no version; unknown: a version that this build does not know.",
         "short",
-        [("sum by (BY, tls_version) (cloudtrail_tls_window_calls{OF_SERVICE})", "{{tls_version}} {{cluster}} {{source}}")],
+        [
+            (
+                "sum by (BY, tls_version) (cloudtrail_tls_window_calls{OF_SERVICE})",
+                "{{tls_version}} {{cluster}} {{source}}",
+            )
+        ],
         links=TO_MIGRATION,
         overrides=BY_VERSION,
     ),
@@ -197,22 +202,7 @@ SIGHT = row(
         ],
         links=TO_EXPORTER,
     ),
-    table(
-        "Newest record, by account",
-        "When the newest counted call of the account was made. An account that was busy and is silent has lost its trail.",
-        "dateTimeFromNow",
-        [
-            (
-                "Newest record",
-                "1000 * max by (BY, account_id) (cloudtrail_tls_account_newest_record_timestamp_seconds{OF_ACCOUNT})",
-            )
-        ],
-        ["cluster", "source", "account_id"],
-        links=TO_EXPORTER,
-        sort="Newest record",
-        descending=False,
-        size=(12, 8),
-    ),
+    tables.accounts(TO_EXPORTER, size=(12, 8)),
 )
 
 DASHBOARD = dashboard(

@@ -1,6 +1,18 @@
-"""Tables that stand on more than one dashboard: what is outdated, and who makes the calls."""
+"""Tables that stand on more than one dashboard: what is outdated, who makes the calls, and which accounts are seen."""
 
-from parts import LABEL_COLUMNS, VERSION_COLUMN, callers_link, column, row_links, table, unit
+from parts import (
+    LABEL_COLUMNS,
+    NONE_IS_GOOD,
+    VERSION_COLUMN,
+    YELLOW,
+    callers_link,
+    coloured_number,
+    column,
+    row_links,
+    table,
+    thresholds,
+    unit,
+)
 
 _TO_CALLERS = row_links(callers_link("row", "Source", "Account", "Service"))
 
@@ -61,7 +73,17 @@ def outdated_calls(links) -> dict:
 
 
 def callers(links) -> dict:
-    labels = ["cluster", "source", "account_id", "aws_service", "event_name", "tls_version", "principal", "user_agent", "source_ip"]
+    labels = [
+        "cluster",
+        "source",
+        "account_id",
+        "aws_service",
+        "event_name",
+        "tls_version",
+        "principal",
+        "user_agent",
+        "source_ip",
+    ]
     by = "BY, " + ", ".join(labels[2:])
     return table(
         "Who: the busiest outdated callers",
@@ -73,4 +95,32 @@ def callers(links) -> dict:
         links=links,
         sort="Calls",
         overrides=[column(LABEL_COLUMNS["aws_service"], _TO_CALLERS), VERSION_COLUMN],
+    )
+
+
+def accounts(links, size: tuple[int, int]) -> dict:
+    return table(
+        "Accounts",
+        "Every account seen. Outdated: outdated calls in the window. Control: calls on TLS 1.2 or newer in the window, of all "
+        "services; where it is 0, a 0 of outdated proves nothing. Newest record: an account that was busy and is silent has "
+        "lost its trail.",
+        "short",
+        [
+            ("Outdated", "sum by (BY, account_id) (cloudtrail_tls_account_outdated_window_calls{OF_ACCOUNT})"),
+            ("Control", "sum by (BY, account_id) (cloudtrail_tls_control_window_calls{OF_ACCOUNT})"),
+            (
+                "Newest record",
+                "1000 * max by (BY, account_id) (cloudtrail_tls_account_newest_record_timestamp_seconds{OF_ACCOUNT})",
+            ),
+        ],
+        ["cluster", "source", "account_id"],
+        links=links,
+        sort="Outdated",
+        size=size,
+        overrides=[
+            column(LABEL_COLUMNS["account_id"], row_links(callers_link("row", "Source", account="Account"))),
+            column("Outdated", *coloured_number(NONE_IS_GOOD)),
+            column("Control", *coloured_number(thresholds((None, YELLOW), (1, "text")))),
+            column("Newest record", unit("dateTimeFromNow")),
+        ],
     )

@@ -6,11 +6,12 @@ it looks at panels of every type, and at counters with matchers.
 from __future__ import annotations
 
 import re
-from typing import Callable, Iterator
+from collections.abc import Callable, Iterator
+
+from grafana_foundation_sdk.models import units
 
 import promql
 from boards import panels, put_in, queries, values, variables, without_matchers
-from grafana_foundation_sdk.models import units
 
 Problems = Iterator[str]
 RULES: dict[str, Callable[[dict], Problems]] = {}

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import unittest
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 from urllib.parse import parse_qsl, urlsplit
+
+import yaml
 
 import boards
 import promql
 import scrape
-import yaml
 
 TYPES = {"stat", "gauge", "timeseries", "table"}  # none of Angular: graph, singlestat, table-old, …
 LARGEST = 150_000  # bytes of one dashboard: a ConfigMap holds 262,144, and its copy in an annotation
@@ -179,7 +181,12 @@ WRONG = [
     (not_classic, lambda board: board.update(title="Overview")),
     (not_classic, lambda board: board.update(uid="overview")),
     (unknown_types, lambda board: panel_of(board, "stat").update(type="singlestat")),
-    (stacked, lambda board: panel_of(board, "timeseries")["fieldConfig"]["defaults"]["custom"].update(stacking={"mode": "normal"})),
+    (
+        stacked,
+        lambda board: panel_of(board, "timeseries")["fieldConfig"]["defaults"]["custom"].update(
+            stacking={"mode": "normal"}
+        ),
+    ),
     (without_unit_description_or_link, lambda board: panel_of(board, "table").update(links=[])),
     (without_unit_description_or_link, lambda board: panel_of(board, "table").update(description="")),
     (without_unit_description_or_link, lambda board: panel_of(board, "table")["fieldConfig"]["defaults"].pop("unit")),
@@ -190,13 +197,22 @@ WRONG = [
     (unknown_variables, lambda board: series_link(board).update(url="/d/cloudtrail-tls-service?${region:queryparam}")),
     (unused_variables, lambda board: board["templating"]["list"].append({"type": "custom", "name": "region"})),
     (wrong_links, lambda board: series_link(board).update(url="/d/cloudtrail-tls-services")),
-    (wrong_links, lambda board: series_link(board).update(url="/d/cloudtrail-tls-service?${__url_time_range}&var-region=a")),
-    (wrong_links, lambda board: series_link(board).update(url="/d/cloudtrail-tls-service?var-service=${__field.labels.service}")),
+    (
+        wrong_links,
+        lambda board: series_link(board).update(url="/d/cloudtrail-tls-service?${__url_time_range}&var-region=a"),
+    ),
+    (
+        wrong_links,
+        lambda board: series_link(board).update(url="/d/cloudtrail-tls-service?var-service=${__field.labels.service}"),
+    ),
     (wrong_links, lambda board: organize(board)["renameByName"].update(aws_service="AWS service")),
     (wrong_columns, lambda board: organize(board)["renameByName"].update(aws_servise="Service")),
     (wrong_columns, lambda board: organize(board)["renameByName"].pop("Value #B")),
     (wrong_columns, lambda board: organize(board)["indexByName"].pop("Value #B")),
-    (wrong_columns, lambda board: panel_of(board, "table")["options"].update(sortBy=[{"displayName": "Call", "desc": True}])),
+    (
+        wrong_columns,
+        lambda board: panel_of(board, "table")["options"].update(sortBy=[{"displayName": "Call", "desc": True}]),
+    ),
 ]
 
 
@@ -225,12 +241,9 @@ class Files(unittest.TestCase):
 
     def test_files_are_what_is_generated(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            copied = Path(folder) / "grafana"
-            subprocess.run(["cp", "-r", boards.GRAFANA / "generator", f"{folder}/"], check=True)
-            copied.mkdir()
-            (Path(folder) / "generator").rename(copied / "generator")
-            subprocess.run([sys.executable, copied / "generator"], check=True)
-            made = {path.name: path.read_text(encoding="utf-8") for path in copied.glob("*.json")}
+            shutil.copytree(boards.GRAFANA / "generator", f"{folder}/generator")
+            subprocess.run([sys.executable, f"{folder}/generator"], check=True)
+            made = {path.name: path.read_text(encoding="utf-8") for path in Path(folder).glob("*.json")}
         committed = {path.name: path.read_text(encoding="utf-8") for path in boards.FILES}
         self.assertEqual(made.keys(), committed.keys())
         for name, text in made.items():

@@ -62,7 +62,10 @@ WRONG = {
     "target-rate-interval-rule": [in_expr("[$__rate_interval]", "[5m]")],
     "target-job-rule": [in_expr('job=~"$job"', 'job="$job"'), in_expr('job=~"$job", ', "")],
     "target-instance-rule": [in_expr('instance=~"$instance"', 'instance=~"${instance}"')],
-    "target-counter-agg-rule": [of_target(expr="sum(cloudtrail_tls_calls_total{})"), in_expr("rate(", "max_over_time(")],
+    "target-counter-agg-rule": [
+        of_target(expr="sum(cloudtrail_tls_calls_total{})"),
+        in_expr("rate(", "max_over_time("),
+    ],
     "uneditable-dashboard": [lambda board: board.update(editable=True), lambda board: board.pop("editable")],
 }
 

@@ -7,7 +7,7 @@ import re
 import subprocess
 import tempfile
 import unittest
-from typing import Iterator
+from collections.abc import Iterator
 
 import boards
 import promql

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import unittest
-from typing import Iterator
+from collections.abc import Iterator
 
-import boards
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
+
+import boards
 
 register_default_plugins()
 
@@ -69,7 +70,9 @@ class Schema(unittest.TestCase):
     def test_a_misspelt_override_is_lost(self) -> None:
         def change(board: dict) -> None:
             panel = next(one for one in boards.panels(board) if one["type"] == "timeseries")
-            panel["fieldConfig"]["overrides"] = [{"matcher": {}, "properties": [{"id": "custom.lineStile", "value": {}}]}]
+            panel["fieldConfig"]["overrides"] = [
+                {"matcher": {}, "properties": [{"id": "custom.lineStile", "value": {}}]}
+            ]
 
         made = overrides_as_defaults(boards.changed(boards.load()["overview.json"], change))
         self.assertRegex(" ".join(round_trip(made)), r"^/panels\[\d+\]/fieldConfig/defaults/custom/lineStile$")
