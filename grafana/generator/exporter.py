@@ -289,7 +289,7 @@ COST = row(
     ),
     timeseries(
         "Bytes scanned and budget",
-        "Bytes used of the UTC day's budget, and the budget. Without a budget nothing is drawn.",
+        "Bytes billed for queries of the UTC day, and budget_bytes_per_day where there is one. At the budget the source waits.",
         "bytes",
         [
             ("max by (BY) (cloudtrail_tls_exporter_budget_used_bytes{OF_SOURCE})", f"used {SOURCE_LEGEND}"),

@@ -41,7 +41,7 @@ def change_stat(title: str, of_share) -> dict:
         "percentunit",
         change(of_share),
         links=TO_SERVICE,
-        size=(4, 4),
+        size=(4, 8),
         steps=SIGNED,
         empty="no data of then",
         decimals=1,
@@ -114,7 +114,7 @@ BURN_DOWN = row(
             ),
         ],
         links=TO_OVERVIEW,
-        size=(16, 8),
+        size=(24, 8),
         min_step="1h",
     ),
     stat(
@@ -123,7 +123,7 @@ BURN_DOWN = row(
         "short",
         or_zero(f"count by (BY) ({tls13_share('BY, aws_service')} == 1)"),
         links=TO_SERVICE,
-        size=(4, 4),
+        size=(6, 4),
     ),
     stat(
         "Services partly on TLS 1.3",
@@ -131,7 +131,7 @@ BURN_DOWN = row(
         "short",
         or_zero(f"count by (BY) (({tls13_share('BY, aws_service')} > 0) < 1)"),
         links=TO_SERVICE,
-        size=(4, 4),
+        size=(6, 4),
         steps=FEW_IS_GOOD,
     ),
     stat(
@@ -140,7 +140,7 @@ BURN_DOWN = row(
         "short",
         or_zero(f"count by (BY) ({tls13_share('BY, aws_service')} == 0)"),
         links=TO_SERVICE,
-        size=(4, 4),
+        size=(6, 4),
         steps=FEW_IS_GOOD,
     ),
     stat(
@@ -150,7 +150,7 @@ BURN_DOWN = row(
         "percentunit",
         share("cloudtrail_tls_key_exchange_window_calls", 'key_exchange="unreported"', 'key_exchange!="none"'),
         links=TO_SERVICE,
-        size=(4, 4),
+        size=(6, 4),
         steps=thresholds((None, "blue"), (0.5, "yellow")),
         decimals=1,
     ),

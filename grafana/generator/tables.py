@@ -88,7 +88,8 @@ def callers(links) -> dict:
     return table(
         "Who: the busiest outdated callers",
         "The principals and programs behind outdated calls in the window: the busiest 5 of each account and service, "
-        "callers.limit in all. Which columns there are is the exporter's callers.labels. These are the ones to fix.",
+        "callers.limit in all, the rest as other; none where the record does not tell. Which columns there are is the "
+        "exporter's callers.labels. These are the ones to fix.",
         "short",
         [("Calls", f"sum by ({by}) (cloudtrail_tls_outdated_caller_window_calls{{OF_SERVICE}}) > 0")],
         labels,

@@ -71,6 +71,9 @@ def misplaced(board: dict) -> Iterator[str]:
             for y in range(place["y"], place["y"] + place["h"]):
                 if (other := taken.setdefault((x, y), panel["title"])) != panel["title"]:
                     yield f"{panel['title']} is on {other}"
+    lines = Counter(y for _, y in taken)
+    for y in [y for y in range(max(lines) + 1) if lines[y] != 24]:
+        yield f"line {y} has a hole"
     numbers = Counter(panel["id"] for panel in board["panels"])
     titles = Counter(panel["title"] for panel in boards.panels(board))
     for repeated in [one for one, times in (numbers + titles).items() if times > 1]:
@@ -190,9 +193,14 @@ WRONG = [
     (without_unit_description_or_link, lambda board: panel_of(board, "table").update(links=[])),
     (without_unit_description_or_link, lambda board: panel_of(board, "table").update(description="")),
     (without_unit_description_or_link, lambda board: panel_of(board, "table")["fieldConfig"]["defaults"].pop("unit")),
-    (misplaced, lambda board: panel_of(board, "table")["gridPos"].update(y=1)),
+    (
+        misplaced,
+        lambda board: board["panels"].append(panel_of(board, "table") | {"id": 999, "title": "On the same place"}),
+    ),
+    (misplaced, lambda board: panel_of(board, "table").update(title=panel_of(board, "gauge")["title"])),
     (misplaced, lambda board: panel_of(board, "table")["gridPos"].update(x=1)),
     (misplaced, lambda board: panel_of(board, "table").update(id=1)),
+    (misplaced, lambda board: panel_of(board, "gauge")["gridPos"].update(w=3)),
     (unknown_variables, lambda board: panel_of(board, "stat").update(title="$region")),
     (unknown_variables, lambda board: series_link(board).update(url="/d/cloudtrail-tls-service?${region:queryparam}")),
     (unused_variables, lambda board: board["templating"]["list"].append({"type": "custom", "name": "region"})),
