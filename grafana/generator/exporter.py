@@ -4,7 +4,6 @@ from parts import (
     FEW_IS_GOOD,
     GREEN,
     NONE_IS_GOOD,
-    OF_EXPORTERS,
     RED,
     SOURCE_LEGEND,
     TO_OVERVIEW,
@@ -21,6 +20,7 @@ from parts import (
     words,
 )
 from queries import OVERDUE_SOURCE, OVERDUE_WORKER, of_exporters
+from variables import OF_EXPORTERS
 
 WORKER_LEGEND = "{{cluster}} {{source}} {{worker_account}} {{worker_region}}"
 INSTANCE_LEGEND = "{{cluster}} {{instance}}"

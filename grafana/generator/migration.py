@@ -4,7 +4,6 @@ from parts import (
     FEW_IS_GOOD,
     GAUGE_CELL,
     LABEL_COLUMNS,
-    OF_CALLS,
     SIGNED,
     SOURCE_LEGEND,
     TO_OVERVIEW,
@@ -19,12 +18,12 @@ from parts import (
     stat,
     table,
     target_line,
-    target_variable,
     thresholds,
     timeseries,
     unit,
 )
 from queries import or_zero, post_quantum_share, share, tls13_share
+from variables import OF_CALLS, target_variable
 
 WEEK = " offset 7d"
 PAIR = "BY, account_id, aws_service"

@@ -6,7 +6,6 @@ from parts import (
     FEW_IS_GOOD,
     GREEN,
     NONE_IS_GOOD,
-    OF_CALLS,
     RED,
     SOURCE_LEGEND,
     TO_EXPORTER,
@@ -22,6 +21,7 @@ from parts import (
     timeseries,
 )
 from queries import NO_TLS_DETAILS_SHARE, OVERDUE_SOURCE, or_zero, post_quantum_share, tls13_share
+from variables import OF_CALLS
 
 OUTDATED = "sum by ({by}) (cloudtrail_tls_outdated_window_calls{{OF_SERVICE}})"
 

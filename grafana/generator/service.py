@@ -5,7 +5,6 @@ from parts import (
     BY_POST_QUANTUM,
     BY_VERSION,
     NONE_IS_GOOD,
-    OF_CALLS,
     POST_QUANTUM_COLOURS,
     TO_EXPORTER,
     TO_MIGRATION,
@@ -22,6 +21,7 @@ from parts import (
     timeseries,
 )
 from queries import NO_TLS_DETAILS_SHARE, or_zero, post_quantum_share, tls13_share
+from variables import OF_CALLS
 
 NOW = row(
     "Now: $service",
