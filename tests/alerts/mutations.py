@@ -8,7 +8,8 @@ import promql_parser
 
 STRING = r'"(?:[^"\\]|\\.)*"'
 # What is no number, though it has digits: texts, durations, names, and the unit of a product such as `24 * 3600`.
-NUMBER = re.compile(rf'{STRING}|\[[^\]]*\]|offset \w+|[A-Za-z_:][\w:]*|\* (?:60|3600|86400)\b|(?P<number>\d+(?:\.\d+)?)')
+NO_NUMBER = rf'{STRING}|\[[^\]]*\]|offset \w+|[A-Za-z_:][\w:]*|\* (?:60|3600|86400)\b'
+NUMBER = re.compile(rf'{NO_NUMBER}|(?P<number>\d+(?:\.\d+)?)')
 DURATION = re.compile(rf'{STRING}|(?:(?<=\[)|(?<=offset )|(?<=\d[smhd]:))(?P<number>\d+)(?P<unit>[smhd])')
 COMPARISON = re.compile(rf'{STRING}|\{{[^}}]*\}}|(?P<operator>==|>=|<=|>|<)')
 MATCHER = re.compile(rf'(?P<name>\w+)(?P<operator>=~|!~|!=|=)(?P<value>{STRING})')

@@ -11,7 +11,32 @@ import mutations
 import rules
 
 # (rule, beginning of what was changed): why no test can or should tell.
-SURVIVORS: dict[tuple[str, str], str] = {}
+SURVIVORS = {
+    **{
+        (f"{level}_window_calls:ratio", change): "0 / 0 is below nothing; the guard keeps it out of graphs"
+        for level in (
+            "account_service:cloudtrail_tls13_per_versioned",
+            "account_service:cloudtrail_tls_post_quantum_per_key_exchange",
+            "account:cloudtrail_tls_detailed_per",
+        )
+        for change in ("0 -> 1 in", "> -> >= in")
+    },
+    **{
+        (f"CloudtrailTls{share}Dropped", "< -> <= in"): "shares are no round numbers"
+        for share in ("13Share", "PostQuantumShare", "Coverage")
+    },
+    **{
+        ("account:cloudtrail_tls_account_outdated_window_calls:max_before_quiet_period", f"1 -> {seconds} in"): (
+            "a look at one time; how long it is only bridges scrapes that failed"
+        )
+        for seconds in (7200, 1800)
+    },
+    ("CloudtrailTlsOutdatedCallRegression", "7 -> 1209600 in"): "the comparison with its value leaves out older calls",
+    **{
+        ("CloudtrailTlsExporterCrashLooping", f"1 -> {seconds} in"): "the step of the subquery, finer than a restart"
+        for seconds in (120, 30)
+    },
+}
 
 
 def affected(of: dict, all_rules: list[dict]) -> list[dict]:
@@ -81,7 +106,7 @@ class Mutations(unittest.TestCase):
                     killed += 1
                 else:
                     broken.append((name, what, output))
-        print(f"\n{killed} mutants of the rules killed, {len(survived)} explained or not")
+        print(f"\n{killed} mutants of the rules killed, {len(survived)} not")
         self.assertEqual(broken, [], "no test said what differs")
         self.assertGreater(killed, 300)
         explained = lambda name, what: any(name == rule and what.startswith(begin) for rule, begin in SURVIVORS)
