@@ -1,0 +1,363 @@
+"""The parts that dashboards are made of: targets, panels, links, colours, and the grid."""
+
+from queries import promql
+from variables import DATASOURCE
+
+TAG = "cloudtrail-tls"
+SOURCE_LEGEND = "{{cluster}} {{source}}"
+
+GREEN, YELLOW, ORANGE, RED, GREY = "green", "yellow", "orange", "red", "#8e8e8e"
+VERSION_COLOURS = {
+    "TLSv1": "dark-red",
+    "TLSv1.1": RED,
+    "TLSv1.2": YELLOW,
+    "TLSv1.3": GREEN,
+    "none": GREY,
+    "unknown": "purple",
+}
+POST_QUANTUM_COLOURS = {"yes": GREEN, "no": ORANGE, "unreported": GREY}
+
+
+# Links
+
+_SAME = "${__url_time_range}&${datasource:queryparam}&${cluster:queryparam}&${job:queryparam}&${instance:queryparam}"
+
+
+def panel_link(title: str, uid: str) -> list[dict]:
+    """From a panel's corner to the dashboard that has the next answer, with all variables."""
+    return [{"title": title, "type": "link", "url": f"/d/{uid}?${{__url_time_range}}&${{__all_variables}}"}]
+
+
+TO_OVERVIEW = panel_link("What is outdated", "cloudtrail-tls-overview")
+TO_SERVICE = panel_link("Which calls, which callers", "cloudtrail-tls-service")
+TO_MIGRATION = panel_link("How far the move is", "cloudtrail-tls-migration")
+TO_EXPORTER = panel_link("Whether the exporter sees", "cloudtrail-tls-exporter")
+
+
+def _value(where: str, name: str) -> str:
+    return (
+        "${__data.fields." + name + ":percentencode}"
+        if where == "row"
+        else "${__field.labels." + name + ":percentencode}"
+    )
+
+
+def callers_link(where: str, source: str, account: str | None = None, service: str | None = None) -> list[dict]:
+    """From a `row` of a table or a `series` of a graph to the calls and callers behind it.
+
+    What the row or series does not tell keeps the value of its variable.
+    """
+    parts = [_SAME, f"var-source={_value(where, source)}"]
+    parts.append(f"var-account={_value(where, account)}" if account else "${account:queryparam}")
+    parts.append(f"var-service={_value(where, service)}" if service else "${service:queryparam}")
+    return [{"title": "Calls and callers", "url": "/d/cloudtrail-tls-service?" + "&".join(parts), "targetBlank": False}]
+
+
+# Colours
+
+
+def thresholds(*steps: tuple[float | None, str]) -> dict:
+    return {"mode": "absolute", "steps": [{"color": colour, "value": value} for value, colour in steps]}
+
+
+NEUTRAL = thresholds((None, "blue"))
+NONE_IS_GOOD = thresholds((None, GREEN), (1, RED))
+FEW_IS_GOOD = thresholds((None, GREEN), (1, YELLOW))
+TOWARDS_ALL = thresholds((None, ORANGE), (0.5, YELLOW), (0.95, GREEN))  # red is for what is outdated or broken
+
+
+def _fixed(pattern: str, colour: str) -> dict:
+    colour_property = {"id": "color", "value": {"mode": "fixed", "fixedColor": colour}}
+    return {"matcher": {"id": "byRegexp", "options": pattern}, "properties": [colour_property]}
+
+
+def _by_first_word(colours: dict[str, str]) -> list[dict]:
+    return [_fixed("/^" + word.replace(".", "[.]") + "( |$)/", colour) for word, colour in colours.items()]
+
+
+BY_VERSION = _by_first_word(VERSION_COLOURS)
+BY_POST_QUANTUM = _by_first_word(POST_QUANTUM_COLOURS)
+
+
+def target_line(name: str) -> dict:
+    made = _fixed(f"/^{name}$/", "text")
+    made["properties"].append({"id": "custom.lineStyle", "value": {"fill": "dash", "dash": [10, 10]}})
+    return made
+
+
+def coloured_words(colours: dict[str, str]) -> list[dict]:
+    """For a column: a cell is coloured by its word."""
+    words = {
+        word: {"index": index, "text": word, "color": colour} for index, (word, colour) in enumerate(colours.items())
+    }
+    return [
+        {"id": "mappings", "value": [{"type": "value", "options": words}]},
+        {"id": "custom.cellOptions", "value": {"type": "color-text"}},
+    ]
+
+
+def words(*pairs: tuple[str, str, str]) -> list[dict]:
+    """For a stat: (value, word, colour)."""
+    options = {
+        value: {"index": index, "text": word, "color": colour} for index, (value, word, colour) in enumerate(pairs)
+    }
+    return [{"type": "value", "options": options}]
+
+
+# Panels
+
+
+def _targets(queries, instant: bool, table: bool = False, min_step: str | None = None) -> list[dict]:
+    made = []
+    for number, (expr, legend) in enumerate(queries):
+        target = {
+            "refId": chr(ord("A") + number),
+            "datasource": DATASOURCE,
+            "expr": promql(expr),
+            "instant": instant,
+            "range": not instant,
+            "format": "table" if table else "time_series",
+            "legendFormat": legend,
+        }
+        made.append(target)
+        if min_step:
+            target["interval"] = min_step
+    return made
+
+
+def _panel(kind: str, title: str, description: str, unit: str, links, size: tuple[int, int]) -> dict:
+    return {
+        "type": kind,
+        "title": title,
+        "description": description,
+        "datasource": DATASOURCE,
+        "links": links,
+        "gridPos": {"h": size[1], "w": size[0], "x": 0, "y": 0},
+        "fieldConfig": {"defaults": {"unit": unit}, "overrides": []},
+    }
+
+
+def _reduced() -> dict:
+    return {"calcs": ["lastNotNull"], "fields": "", "values": False}
+
+
+def stat(
+    title, description, unit, expr, *, links, size=(4, 4), steps=NEUTRAL, empty=None, legend=SOURCE_LEGEND, **more
+) -> dict:
+    """One number for each source, of the moment: an exporter that is gone shows no number of before.
+
+    `mappings` are words for values, `background` colours the whole panel, `name_only` shows the legend alone.
+    """
+    made = _panel("stat", title, description, unit, links, size)
+    made["targets"] = _targets([(expr, legend)], instant=True)
+    defaults = made["fieldConfig"]["defaults"]
+    defaults["thresholds"] = steps
+    defaults["color"] = {"mode": "thresholds"}
+    defaults["noValue"] = empty or "no data"
+    if "mappings" in more:
+        defaults["mappings"] = more["mappings"]
+    if "decimals" in more:
+        defaults["decimals"] = more["decimals"]
+    made["options"] = {
+        "colorMode": "background" if more.get("background") else "value",
+        "graphMode": "none",
+        "textMode": "name" if more.get("name_only") else "auto",
+        "reduceOptions": _reduced(),
+    }
+    return made
+
+
+def gauge(title, description, expr, *, links, size=(4, 6)) -> dict:
+    """A share of the moment, from 0 to 1."""
+    made = _panel("gauge", title, description, "percentunit", links, size)
+    made["targets"] = _targets([(expr, SOURCE_LEGEND)], instant=True)
+    made["fieldConfig"]["defaults"] |= {
+        "min": 0,
+        "max": 1,
+        "decimals": 1,
+        "thresholds": TOWARDS_ALL,
+        "color": {"mode": "thresholds"},
+        "noValue": "no data",
+    }
+    made["options"] = {"reduceOptions": _reduced(), "showThresholdMarkers": True}
+    return made
+
+
+def timeseries(title, description, unit, queries, *, links, size=(12, 8), overrides=(), min_step=None, **more) -> dict:
+    """Lines, never stacked: a stack adds the sources that it shows. `queries` are (expression, legend)."""
+    made = _panel("timeseries", title, description, unit, links, size)
+    made["targets"] = _targets(queries, instant=False, min_step=min_step)
+    defaults = made["fieldConfig"]["defaults"]
+    defaults["color"] = {"mode": "palette-classic"}
+    defaults["custom"] = {"lineWidth": 2, "fillOpacity": 0, "showPoints": "auto", "spanNulls": False}
+    defaults["min"] = 0
+    if "max" in more:
+        defaults["max"] = more["max"]
+    if "series_links" in more:
+        defaults["links"] = more["series_links"]
+    if more.get("signed"):
+        del defaults["min"]
+    made["fieldConfig"]["overrides"] = list(overrides)
+    made["options"] = {
+        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
+        "tooltip": {"mode": "multi", "sort": "desc"},
+    }
+    return made
+
+
+def column(name: str, *properties: dict) -> dict:
+    return {"matcher": {"id": "byName", "options": name}, "properties": list(properties)}
+
+
+def unit(name: str) -> dict:
+    return {"id": "unit", "value": name}
+
+
+def row_links(links: list[dict]) -> dict:
+    return {"id": "links", "value": links}
+
+
+GAUGE_CELL = [
+    unit("percentunit"),
+    {"id": "min", "value": 0},
+    {"id": "max", "value": 1},
+    {"id": "thresholds", "value": TOWARDS_ALL},
+    {"id": "color", "value": {"mode": "thresholds"}},
+    {"id": "custom.cellOptions", "value": {"type": "gauge", "mode": "basic"}},
+]
+
+
+def coloured_number(steps: dict) -> list[dict]:
+    """For a column: a cell is coloured by its number."""
+    return [
+        {"id": "thresholds", "value": steps},
+        {"id": "color", "value": {"mode": "thresholds"}},
+        {"id": "custom.cellOptions", "value": {"type": "color-text"}},
+    ]
+
+
+SIGNED = thresholds((None, RED), (-0.001, "text"), (0.001, GREEN))
+VERSION_COLUMN = column("Version", *coloured_words(VERSION_COLOURS))
+
+LABEL_COLUMNS = {
+    "cluster": "Cluster",
+    "source": "Source",
+    "account_id": "Account",
+    "aws_service": "Service",
+    "event_name": "Event",
+    "tls_version": "Version",
+    "cipher_suite": "Cipher",
+    "key_exchange": "Exchange",
+    "post_quantum": "Post-quantum",
+    "aws_region": "Region",
+    "principal": "Principal",
+    "user_agent": "Program",
+    "source_ip": "Address",
+    "worker_account": "Account",
+    "worker_region": "Region",
+    "family": "Family",
+    "instance": "Instance",
+    "version": "Version",
+    "revision": "Revision",
+}
+
+
+def table(
+    title, description, unit_name, values, labels, *, links, sort, size=(24, 8), overrides=(), descending=True
+) -> dict:
+    """One row for each set of `labels`; `values` are (column, expression). Sorted by the column `sort`."""
+    made = _panel("table", title, description, unit_name, links, size)
+    made["targets"] = _targets([(expr, "") for _, expr in values], instant=True, table=True)
+    one = len(values) == 1
+    names = {label: LABEL_COLUMNS[label] for label in labels}
+    for number, (name, _) in enumerate(values):
+        names["Value" if one else f"Value #{chr(ord('A') + number)}"] = name
+    made["transformations"] = [
+        {"id": "merge", "options": {}},
+        {
+            "id": "organize",
+            "options": {
+                "excludeByName": {"Time": True, "job": True},
+                "indexByName": {name: index for index, name in enumerate(names)},
+                "renameByName": names,
+            },
+        },
+    ]
+    made["fieldConfig"]["defaults"] |= {"custom": {"filterable": True, "align": "auto"}}
+    made["fieldConfig"]["overrides"] = list(overrides)
+    made["options"] = {
+        "showHeader": True,
+        "cellHeight": "sm",
+        "sortBy": [{"displayName": sort, "desc": descending}],
+        "footer": {"show": False, "reducer": ["sum"], "countRows": False, "enablePagination": True},
+    }
+    return made
+
+
+# The whole
+
+
+def row(title: str, *panels: dict) -> list[dict]:
+    head = {
+        "type": "row",
+        "title": title,
+        "collapsed": False,
+        "panels": [],
+        "gridPos": {"h": 1, "w": 24, "x": 0, "y": 0},
+    }
+    return [head, *panels]
+
+
+def _place(panels: list[dict]) -> None:
+    """Left to right, in the order of reading; a line is as high as its highest panel."""
+    x = y = height = 0
+    for number, panel in enumerate(panels, 1):
+        place = panel["gridPos"]
+        if x + place["w"] > 24:
+            x, y, height = 0, y + height, 0
+        panel["id"] = number
+        place["x"], place["y"] = x, y
+        x, height = x + place["w"], max(height, place["h"])
+
+
+def dashboard(
+    name: str, description: str, variables: list[dict], rows: list[list[dict]], since: str = "now-24h"
+) -> dict:
+    panels = [panel for made in rows for panel in made]
+    _place(panels)
+    return {
+        "uid": f"cloudtrail-tls-{name.lower()}",
+        "title": f"CloudTrail TLS / {name}",
+        "description": description,
+        "tags": [TAG],
+        "schemaVersion": 39,
+        "editable": False,
+        "graphTooltip": 1,
+        "timezone": "utc",
+        "refresh": "1m",
+        "time": {"from": since, "to": "now"},
+        "links": [
+            {
+                "title": "CloudTrail TLS",
+                "type": "dashboards",
+                "tags": [TAG],
+                "asDropdown": False,
+                "includeVars": True,
+                "keepTime": True,
+                "targetBlank": False,
+            }
+        ],
+        "annotations": {
+            "list": [
+                {
+                    "name": "Alerts",
+                    "datasource": DATASOURCE,
+                    "enable": True,
+                    "iconColor": "red",
+                    "expr": 'ALERTS{alertname=~"CloudtrailTls.+", alertstate="firing", cluster=~"$cluster"}',
+                }
+            ]
+        },
+        "templating": {"list": variables},
+        "panels": panels,
+    }

@@ -1,0 +1,70 @@
+"""The words that expressions are written in, and the expressions that several panels share.
+
+`BY` is what tells one exporter's source from another: every aggregation keeps it, because two sources over one trail
+are a cross-check and never a sum. `OF_…` are the matchers of the dashboard's variables, each with those before it.
+"""
+
+import re
+
+OF_EXPORTER = 'cluster=~"$cluster", job=~"$job", instance=~"$instance"'
+OF_SOURCE = OF_EXPORTER + ', source=~"$source"'
+OF_ACCOUNT = OF_SOURCE + ', account_id=~"$account"'
+OF_SERVICE = OF_ACCOUNT + ', aws_service=~"$service"'
+BY = "cluster, job, source"
+
+WORDS = {
+    "OF_EXPORTER": OF_EXPORTER,
+    "OF_SOURCE": OF_SOURCE,
+    "OF_ACCOUNT": OF_ACCOUNT,
+    "OF_SERVICE": OF_SERVICE,
+    "BY": BY,
+    "WORKER": BY + ", worker_account, worker_region",
+}
+
+
+def promql(text: str) -> str:
+    """The expression with the words above put in, and line breaks and indents as one space."""
+    filled = re.sub(r"\b(" + "|".join(WORDS) + r")\b", lambda found: WORDS[found[0]], text)
+    return re.sub(r"\s+", " ", filled).strip()
+
+
+def or_zero(expr: str) -> str:
+    """0 where there is nothing to count, but only where the exporter says that accounts were seen."""
+    return f"{expr} or 0 * sum by (BY) (cloudtrail_tls_account_outdated_window_calls{{OF_ACCOUNT}})"
+
+
+def share(family: str, part: str, whole: str, by: str = "BY", offset: str = "") -> str:
+    """The share of `part` in `whole`, both matchers: 0 where the part's series have left, nothing where no call is."""
+    total = f"sum by ({by}) ({family}{{OF_SERVICE, {whole}}}{offset})"
+    return f"(sum by ({by}) ({family}{{OF_SERVICE, {part}}}{offset}) or 0 * {total}) / ({total} > 0)"
+
+
+def tls13_share(by: str = "BY", offset: str = "") -> str:
+    return share("cloudtrail_tls_window_calls", 'tls_version="TLSv1.3"', 'tls_version!="none"', by, offset)
+
+
+def post_quantum_share(by: str = "BY", offset: str = "") -> str:
+    family = "cloudtrail_tls_key_exchange_window_calls"
+    return share(family, 'post_quantum="yes"', 'post_quantum=~"yes|no"', by, offset)
+
+
+# Every call has a version, be it `none`: the whole is all calls.
+NO_TLS_DETAILS_SHARE = share("cloudtrail_tls_window_calls", 'tls_version="none"', 'tls_version!=""')
+
+OVERDUE = """
+clamp_min(
+  time() - min by ({by}) (cloudtrail_tls_exporter_watermark_timestamp_seconds{{OF_SOURCE}})
+  - on (BY) {group_left} (
+    max by (BY) (cloudtrail_tls_exporter_source_interval_seconds{{OF_SOURCE}})
+    + max by (BY) (cloudtrail_tls_exporter_source_settle_seconds{{OF_SOURCE}})
+  ), 0)
+"""
+OVERDUE_SOURCE = OVERDUE.format(by="BY", group_left="")
+OVERDUE_WORKER = OVERDUE.format(by="WORKER", group_left="group_left ()")
+
+
+def of_exporters(expr: str) -> str:
+    """Series that every target has, of exporters only: `job` may be `All`, and that is every job of the server."""
+    return (
+        f"{expr} and on (cluster, job, instance) last_over_time(cloudtrail_tls_exporter_build_info{{OF_EXPORTER}}[1d])"
+    )

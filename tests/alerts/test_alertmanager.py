@@ -1,0 +1,213 @@
+"""The Alertmanager example: where each alert goes, and a real Alertmanager that is not to swallow a page."""
+
+import http.server
+import json
+import pathlib
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+import unittest
+import urllib.request
+
+import rules
+import yaml
+
+EXAMPLE = rules.ROOT / "deploy" / "alertmanager" / "alertmanager.yml"
+RECEIVERS = {"critical": "pager", "warning": "tickets", "info": "nobody"}
+DEADLINE = 60  # seconds for what takes two
+
+
+def amtool(*arguments: str) -> str:
+    run = subprocess.run(["amtool", *arguments], capture_output=True, text=True, timeout=DEADLINE)
+    if run.returncode != 0:
+        raise AssertionError(run.stdout + run.stderr)
+    return run.stdout
+
+
+class Example(unittest.TestCase):
+    def test_is_taken_by_amtool(self) -> None:
+        self.assertIn("SUCCESS", amtool("check-config", str(EXAMPLE)))
+
+    def test_sends_each_alert_by_its_severity(self) -> None:
+        for alert in rules.alerts():
+            labels = [f"alertname={alert['alert']}", f"severity={alert['labels']['severity']}", "account_id=1"]
+            with self.subTest(alert["alert"]):
+                receiver = amtool("config", "routes", "test", f"--config.file={EXAMPLE}", *labels)
+                self.assertEqual(receiver.strip(), RECEIVERS[alert["labels"]["severity"]])
+
+    def test_names_alerts_that_exist_and_inhibits_no_regression(self) -> None:
+        names = {alert["alert"] for alert in rules.alerts()}
+        for inhibition in yaml.safe_load(EXAMPLE.read_text())["inhibit_rules"]:
+            for side in ("source_matchers", "target_matchers"):
+                operator, value = inhibition[side][0].removeprefix("alertname ").split(" ", 1)
+                value = value.strip('"')
+                found = expanded(value)
+                with self.subTest(value):
+                    self.assertLessEqual(found, names)
+                    self.assertEqual(operator, "=~" if len(found) > 1 else "=")
+                    if side == "target_matchers":
+                        self.assertFalse([name for name in found if name.endswith("Regression")])
+
+
+def expanded(pattern: str) -> set[str]:
+    """`a(b|c)d` as its words; `(x)?` is one with and one without."""
+    before, bracket, rest = pattern.partition("(")
+    if not bracket:
+        return {pattern}
+    inside, _, after = rest.partition(")")
+    alternatives = inside.split("|") + [""] * after.startswith("?")
+    return {before + alternative + after.removeprefix("?") for alternative in alternatives}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+class Webhook(http.server.ThreadingHTTPServer):
+    """Keeps the notifications by receiver."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), WebhookRequest)
+        self.notifications: list[tuple[str, list[dict]]] = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class WebhookRequest(http.server.BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        labels = [alert["labels"] for alert in body["alerts"]]
+        self.server.notifications.append((self.path.strip("/"), labels))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Alertmanager:
+    """The example, in a hurry and with a webhook for each receiver."""
+
+    def __init__(self, folder: pathlib.Path, webhook: Webhook) -> None:
+        config = yaml.safe_load(EXAMPLE.read_text())
+        hurry(config["route"])
+        for receiver in config["receivers"]:
+            url = f"http://127.0.0.1:{webhook.server_port}/{receiver['name']}"
+            receiver["webhook_configs"] = [{"url": url}]
+        (folder / "alertmanager.yml").write_text(yaml.safe_dump(config))
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        arguments = [f"--config.file={folder}/alertmanager.yml", f"--storage.path={folder}/data"]
+        arguments += [f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="]
+        with open(folder / "log", "w") as log:
+            self.process = subprocess.Popen(["prometheus-alertmanager", *arguments], stdout=log, stderr=log)
+        until = time.monotonic() + DEADLINE
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.url}/-/ready", timeout=5).close()
+                return
+            except OSError:
+                if self.process.poll() is not None or time.monotonic() > until:
+                    self.close()
+                    raise AssertionError((folder / "log").read_text()) from None
+                time.sleep(0.05)
+
+    def post(self, alerts: list[dict]) -> None:
+        body = json.dumps([{"labels": labels} for labels in alerts]).encode()
+        headers = {"Content-Type": "application/json"}
+        urllib.request.urlopen(urllib.request.Request(f"{self.url}/api/v2/alerts", body, headers), timeout=30).close()
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def hurry(route: dict) -> None:
+    route.update(group_wait="1s", group_interval="1s")
+    for child in route.get("routes", ()):
+        hurry(child)
+
+
+SEVERITIES = {alert["alert"]: alert["labels"]["severity"] for alert in rules.alerts()}
+
+
+def alert(kind: str, **labels: str) -> dict:
+    name = f"CloudtrailTls{kind}"
+    return {"alertname": name, "severity": SEVERITIES[name], "job": "ct", **labels}
+
+
+class RealAlertmanager(unittest.TestCase):
+    def delivered(self, alerts: list[dict], last: dict) -> list[tuple[str, list[dict]]]:
+        """What arrives once `last`, which is not inhibited and sent a while after all others, has arrived."""
+        webhook = Webhook()
+        self.addCleanup(webhook.server_close)
+        self.addCleanup(webhook.shutdown)
+        with tempfile.TemporaryDirectory() as folder:
+            alertmanager = Alertmanager(pathlib.Path(folder), webhook)
+            self.addCleanup(alertmanager.close)
+            alertmanager.post(alerts)
+            time.sleep(4)  # four times what a group waits
+            alertmanager.post([last])
+            until = time.monotonic() + DEADLINE
+            while time.monotonic() < until and not any(last in group for _, group in webhook.notifications):
+                time.sleep(0.05)
+            alertmanager.close()
+        self.assertTrue(any(last in group for _, group in webhook.notifications), "Alertmanager does not deliver")
+        return [(receiver, group) for receiver, group in webhook.notifications if last not in group]
+
+    def test_pages_are_grouped_by_account_and_nobody_elses_is_swallowed(self) -> None:
+        mine = {"source": "trail", "account_id": "111"}
+        theirs = {"source": "trail", "account_id": "222"}
+        arrives = [
+            alert("OutdatedRegression", **mine, aws_service="kms"),
+            alert("OutdatedRegression", **mine, aws_service="s3"),
+            alert("OutdatedRegression", **theirs, aws_service="kms"),
+            alert("OutdatedCalls", **mine, aws_service="ec2"),
+            alert("OutdatedCalls", **theirs, aws_service="s3"),
+            alert("OutdatedCalls", source="lake", account_id="111", aws_service="kms"),
+            alert("OutdatedCalls", cluster="two", **mine, aws_service="kms"),
+            alert("OutdatedAccountRegression", **mine),
+            alert("OutdatedCallRegression", **mine, aws_service="s3", event_name="PutObject"),
+            # One source stands still: its own alerts only.
+            alert("DataStale", source="stale"),
+            alert("AccountSilent", source="trail", account_id="111"),
+            alert("OutdatedRegression", source="stale", account_id="111", aws_service="kms"),
+            alert("OutdatedCalls", source="stale", account_id="222", aws_service="kms"),
+            # A worker of one account: nothing of others.
+            alert("DataStale", source="roles", worker_account="111", worker_region="eu-central-1"),
+            alert("AccountSilent", source="roles", account_id="222"),
+            alert("SourceSilent", source="silent"),
+            alert("AccessDenied", source="denied", worker_account="111", reason="access_denied"),
+            alert("DataStale", source="denied", worker_account="222"),
+            alert("ExporterDown", cluster="down"),
+            alert("Throttled", cluster="up", source="trail", reason="throttled"),
+            alert("OutdatedRegression", cluster="down", **theirs, aws_service="kms"),
+        ]
+        inhibited = [
+            alert("OutdatedCalls", **mine, aws_service="kms"),
+            alert("OutdatedCalls", **theirs, aws_service="kms"),
+            alert("AccountSilent", source="stale", account_id="111"),
+            alert("CoverageDropped", source="stale", account_id="111"),
+            alert("SourceSilent", source="stale"),
+            alert("AccountControlLost", source="silent", account_id="111"),
+            alert("ControlLost", source="silent"),
+            alert("DataStale", source="denied", worker_account="111"),
+            alert("Throttled", cluster="down", source="trail", reason="throttled"),
+        ]
+        last = alert("ReloadFailed", cluster="last")
+        groups = self.delivered(arrives + inhibited, last)
+        by_labels = lambda labels: sorted(labels.items())
+        came = [labels for _, group in groups for labels in group]
+        self.assertEqual(sorted(came, key=by_labels), sorted(arrives, key=by_labels))
+        for receiver, group in groups:
+            for labels in group:
+                self.assertEqual(receiver, RECEIVERS[labels["severity"]], labels)
+        pages = [group for receiver, group in groups if "OutdatedRegression" in group[0]["alertname"]]
+        accounts = sorted((page[0]["source"], page[0]["account_id"], len(page)) for page in pages)
+        self.assertEqual(accounts, [("stale", "111", 1), ("trail", "111", 2), ("trail", "222", 1), ("trail", "222", 1)])
+
+
+if __name__ == "__main__":
+    unittest.main()
