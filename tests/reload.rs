@@ -503,7 +503,7 @@ fn deliver_logs(double: &aws::Double, calls: &[(&str, usize)]) {
         let group = json!([{"name": aws::GROUP, "account": aws::ACCOUNT, "region": region, "creationTime": 0}]);
         double.post("groups", &group);
         let at = Timestamp::now().minus(aws::HOUR).floor(5 * aws::MINUTE);
-        let records = (0..*number).map(|_| aws::record("s3", "GetObject", "TLSv1.1", at));
+        let records = (0..*number).map(|_| aws::record("s3", "GetObject", "TLSv1.2", at));
         let place = json!({"log_group": aws::GROUP, "account": aws::ACCOUNT, "region": region});
         double.deliver(&place, at, &Vec::from_iter(records));
     }
