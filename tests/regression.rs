@@ -64,7 +64,7 @@ impl Life {
             series: Default::default(),
             callers: Default::default(),
         };
-        let publisher = Publisher::start(exposition, Metrics::new().unwrap()).unwrap();
+        let publisher = Publisher::start(exposition.clone(), Metrics::new().unwrap()).unwrap();
         let settings = store::Settings {
             path: Some(path.to_owned()),
             retention: 35 * window,
@@ -76,14 +76,17 @@ impl Life {
             callers: Default::default(),
         };
         let changes = publisher.clone();
-        let store = Store::open(settings, move |change| changes.change(change)).unwrap();
+        let store = Store::open(settings.clone(), move |change| changes.change(change)).unwrap();
         let name = WorkerName {
             source: "a".into(),
             source_type: "scripted",
             account: String::new(),
             region: String::new(),
         };
-        let state = store.worker(name, at(hour)).await.unwrap();
+        let shown = publisher.clone();
+        let publish = move |totals| shown.show_anew(exposition, totals);
+        let states = store.take_over(settings, vec![name], at(hour), publish);
+        let state = states.await.unwrap().remove(0);
         Self {
             store,
             worker: state.id,
