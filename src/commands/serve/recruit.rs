@@ -10,7 +10,7 @@ use crate::source::athena::Athena;
 use crate::source::event_history::EventHistory;
 use crate::source::lake::Lake;
 use crate::source::logs_insights::LogsInsights;
-use crate::source::query::{Budgets, QuerySource};
+use crate::source::query::{Budgets, Engine, QuerySource};
 use crate::source::trail_files::TrailFiles;
 use crate::source::{BadProgress, Source};
 use crate::store::{Store, WorkerName, WorkerState};
@@ -61,10 +61,6 @@ impl Recruit {
 impl Parts {
     /// The worker of a source at its one place.
     pub(super) async fn recruit(&self, source: config::Source) -> Recruit {
-        let windows = Pace::of_windows(source.interval);
-        let budget = self.budgets.of(&source.name, source.budget);
-        let access = &source.access;
-        let way = format!("{:?} {:?}", access.profile, access.endpoint_url);
         match source.kind.clone() {
             Kind::TrailFiles(settings) => {
                 let pace = Pace::steady(source.interval);
@@ -73,49 +69,38 @@ impl Parts {
             Kind::LogsInsights(query, settings) => {
                 let (name, sdk, quota) = self.aws(&source, Quota::logs_insights).await;
                 let engine = LogsInsights::new(&sdk, settings, Arc::clone(&quota));
-                self.worker(
-                    name,
-                    source,
-                    windows,
-                    QuerySource::new(engine, query, quota)
-                        .within(&budget)
-                        .reached_by(way),
-                )
+                self.asking(name, source, QuerySource::new(engine, query, quota))
             }
             Kind::Lake(query, settings) => {
                 let (name, sdk, quota) = self.aws(&source, Quota::lake).await;
                 let engine = Lake::new(&sdk, settings, Arc::clone(&quota));
-                self.worker(
-                    name,
-                    source,
-                    windows,
-                    QuerySource::new(engine, query, quota)
-                        .within(&budget)
-                        .reached_by(way),
-                )
+                self.asking(name, source, QuerySource::new(engine, query, quota))
             }
             Kind::Athena(query, settings) => {
                 let (name, sdk, quota) = self.aws(&source, Quota::athena).await;
                 let engine = Athena::new(&sdk, settings, Arc::clone(&quota));
-                self.worker(
-                    name,
-                    source,
-                    windows,
-                    QuerySource::new(engine, query, quota)
-                        .within(&budget)
-                        .reached_by(way),
-                )
+                self.asking(name, source, QuerySource::new(engine, query, quota))
             }
             Kind::EventHistory(settings) => {
                 let (name, sdk, quota) = self.aws(&source, Quota::event_history).await;
-                self.worker(
-                    name,
-                    source,
-                    windows,
-                    EventHistory::new(&sdk, settings, quota),
-                )
+                let pace = Pace::of_windows(source.interval);
+                self.worker(name, source, pace, EventHistory::new(&sdk, settings, quota))
             }
         }
+    }
+
+    /// The worker of a source that asks a query engine, within the budget of its source.
+    fn asking<E: Engine>(
+        &self,
+        name: WorkerName,
+        source: config::Source,
+        asked: QuerySource<E>,
+    ) -> Recruit {
+        let budget = self.budgets.of(&source.name, source.budget);
+        let access = &source.access;
+        let way = format!("{:?} {:?}", access.profile, access.endpoint_url);
+        let pace = Pace::of_windows(source.interval);
+        self.worker(name, source, pace, asked.within(&budget).reached_by(way))
     }
 
     /// A worker's name and AWS configuration, and the quota that it shares with others of its type, account and
