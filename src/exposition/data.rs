@@ -179,24 +179,18 @@ fn share(
             }
         }
     }
-    let version = entry.texts.tls_version;
-    let class = if version.outdated(settings.minimum_version) {
-        Class::Outdated
-    } else if version == TlsVersion::None {
-        Class::None
-    } else {
-        Class::Modern
+    // Without the version among the labels the classes are one.
+    let class = match spec.labels.contains(&Label::TlsVersion) {
+        true if outdated(settings, entry) => Class::Outdated,
+        true if entry.texts.tls_version == TlsVersion::None => Class::None,
+        _ => Class::Modern,
     };
     Share {
         whole,
         key,
         value,
         last_bucket: entry.last_bucket,
-        // Without the version among the labels the classes are one.
-        class: match spec.labels.contains(&Label::TlsVersion) {
-            true => class,
-            false => Class::Modern,
-        },
+        class,
     }
 }
 

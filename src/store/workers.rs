@@ -182,7 +182,8 @@ impl Db {
     }
 }
 
-/// Drops all rows of the sources that are counted for no more and have counted nothing since `oldest`.
+/// Drops the rows of the sources that are counted for no more and have counted nothing since `oldest`; their callers are
+/// dropped with those of every worker that is gone.
 fn drop_old(
     connection: &Connection,
     names: &[WorkerName],
@@ -196,15 +197,7 @@ fn drop_old(
         if names.iter().any(|name| name.source == source) {
             continue;
         }
-        let tables = [
-            "counts",
-            "totals",
-            "runs",
-            "progress",
-            "callers",
-            "caller_counts",
-        ];
-        for table in tables {
+        for table in ["counts", "totals", "runs", "progress"] {
             let of_source = "worker IN (SELECT id FROM workers WHERE source = ?1)";
             connection.execute(&format!("DELETE FROM {table} WHERE {of_source}"), [&source])?;
         }

@@ -8,6 +8,7 @@ use super::families::Label;
 use super::ranks::WIDTH;
 use super::{Settings, outdated};
 use crate::call::{Caller, CallerLabels, in_turns};
+use crate::series::OTHER;
 use crate::totals::Totals;
 
 pub(super) const NAME: &str = "cloudtrail_tls_outdated_caller_window_calls";
@@ -16,8 +17,6 @@ pub(super) const HELP: &str = "API calls on outdated TLS in the trailing window,
 
 /// How many callers of an account's service are named.
 const NAMED: usize = 5;
-/// What the labels of all callers without a name say.
-const OTHER: &str = "other";
 /// The labels of the calls, before those of the caller.
 const CALL_LABELS: [Label; 4] = [
     Label::AwsService,
