@@ -29,6 +29,8 @@ class Double:
     def __init__(self) -> None:
         command = [sys.executable, str(HERE / "main.py")]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.process.stdin.write(b"start\n")
+        self.process.stdin.flush()
         self.endpoint: str = json.loads(self.process.stdout.readline())["endpoint"]
 
     def close(self) -> int:

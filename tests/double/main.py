@@ -1,12 +1,13 @@
-"""Entry point of the double of AWS: binds loopback, says where, and serves until its stdin ends.
+"""Entry point of the double of AWS: doubles on loopback, as many as asked for, each in a process of its own.
 
-    python tests/double/main.py [--port 0]
+    python tests/double/main.py
 
-One line of JSON on stdout, {"endpoint": "http://127.0.0.1:PORT"}; nothing else is ever written there. The end
-of stdin is the end of the double, so it dies with the test that started it.
+A line `start` on stdin forks one (its imports are paid for once), a line `end ENDPOINT` ends it. Each is answered by one
+line of JSON on stdout, {"endpoint": "http://127.0.0.1:PORT"}; nothing else is ever written there. The end of stdin is
+the end of all doubles, so they die with the test that started them.
 """
 
-import argparse
+import gc
 import json
 import os
 import sys
@@ -17,14 +18,38 @@ import world
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--port", type=int, default=0)
-    server = wire.serve(world.World(), arguments.parse_args().port)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    print(json.dumps({"endpoint": f"http://127.0.0.1:{server.server_address[1]}"}), flush=True)
-    while sys.stdin.buffer.read(4096):
-        pass
-    os._exit(0)  # requests may still be hanging, as told to
+    running: dict[str, tuple[int, int]] = {}  # endpoint: process, and the end of the pipe that keeps it alive
+    gc.freeze()  # what is imported stays in memory once
+    for line in sys.stdin:
+        match line.split():
+            case ["start"]:
+                endpoint = start(running)
+            case ["end", endpoint]:
+                process, alive = running.pop(endpoint)
+                os.close(alive)
+                os.waitpid(process, 0)
+            case _:
+                sys.exit(f"neither `start` nor `end ENDPOINT`: {line!r}")
+        print(json.dumps({"endpoint": endpoint}), flush=True)
+
+
+def start(running: dict[str, tuple[int, int]]) -> str:
+    """A new process that serves until its pipe is closed."""
+    server = wire.serve(world.World(), 0)
+    endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    until, alive = os.pipe()
+    process = os.fork()
+    if process == 0:
+        os.close(sys.stdin.fileno())
+        for other in (alive, *(end for _, end in running.values())):
+            os.close(other)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        os.read(until, 1)
+        os._exit(0)  # requests may still be hanging, as told to
+    os.close(until)
+    server.server_close()
+    running[endpoint] = (process, alive)
+    return endpoint
 
 
 if __name__ == "__main__":

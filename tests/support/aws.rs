@@ -6,10 +6,10 @@
 )]
 
 use std::cell::Cell;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Stdio};
-use std::sync::Arc;
+use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -57,16 +57,21 @@ pub const ENVIRONMENT: [(&str, &str); 4] = [
     ("AWS_EC2_METADATA_DISABLED", "true"),
 ];
 
-/// A running double; it ends with its stdin.
+/// A running double.
 pub struct Double {
-    child: Child,
-    _stdin: ChildStdin,
     pub endpoint: String,
 }
 
-impl Double {
-    /// Starts a double with one set of credentials.
-    pub fn start() -> Self {
+/// The program that starts doubles, one for all tests of this process; it ends with its stdin, and they with it.
+static DOUBLES: LazyLock<Mutex<Doubles>> = LazyLock::new(|| Mutex::new(Doubles::start()));
+
+struct Doubles {
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Doubles {
+    fn start() -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/double/main.py");
         let mut child = python()
             .arg(script)
@@ -74,14 +79,28 @@ impl Double {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        Self {
+            stdin: child.stdin.take().unwrap(),
+            stdout: BufReader::new(child.stdout.take().unwrap()),
+        }
+    }
+
+    /// Has an order carried out; the endpoint of the double that it was about.
+    fn order(order: &str) -> String {
+        let mut doubles = DOUBLES.lock().unwrap_or_else(PoisonError::into_inner);
+        writeln!(doubles.stdin, "{order}").unwrap();
         let mut line = String::new();
-        let stdout = child.stdout.take().unwrap();
-        BufReader::new(stdout).read_line(&mut line).unwrap();
+        doubles.stdout.read_line(&mut line).unwrap();
         let told: Value = serde_json::from_str(&line).unwrap();
+        told["endpoint"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Double {
+    /// Starts a double with one set of credentials.
+    pub fn start() -> Self {
         let double = Self {
-            _stdin: child.stdin.take().unwrap(),
-            child,
-            endpoint: told["endpoint"].as_str().unwrap().to_owned(),
+            endpoint: Doubles::order("start"),
         };
         double.post(
             "credentials",
@@ -207,8 +226,7 @@ impl Double {
 
 impl Drop for Double {
     fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        Doubles::order(&format!("end {}", self.endpoint));
     }
 }
 
