@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import re
 import signal
 import subprocess
 import time
@@ -35,18 +34,10 @@ class Served:
     """The program, serving; its log goes to a file."""
 
     def __init__(self, arguments: list[str], variables: dict[str, str], log: pathlib.Path) -> None:
-        self.log = log
         with open(log, "w") as file:
             self.process = subprocess.Popen(
                 [str(BINARY), *arguments], env=environment(**variables), stdout=subprocess.DEVNULL, stderr=file
             )
-
-    def address(self) -> str:
-        return wait_for("the address", lambda: self.process.poll() is not None or self.listening())
-
-    def listening(self) -> str | None:
-        found = re.search(r"message=listening\b.*address=(\S+)", self.log.read_text())
-        return found and found[1]
 
     def end(self) -> int:
         """As a service manager ends it."""

@@ -1,4 +1,4 @@
-"""The compose stack: its schema, that all it names exists, and its parts run together as it says, as far as without Docker."""
+"""The compose stack, without Docker: its schema, that all it names exists, and its parts run with its commands."""
 
 import importlib.resources
 import json
@@ -27,7 +27,8 @@ EXPORTER = "exporter:10013"
 
 def mounts(service: str) -> dict[str, str]:
     """What is mounted, by where."""
-    return {target: source for source, target, *_ in (mount.split(":") for mount in SERVICES[service].get("volumes", []))}
+    parts = [mount.split(":") for mount in SERVICES[service].get("volumes", [])]
+    return {target: source for source, target, *_ in parts}
 
 
 def on_host(service: str, path: str) -> pathlib.Path | None:
@@ -52,7 +53,8 @@ def is_writable(service: str, path: str) -> bool:
 
 def published() -> dict[str, str]:
     """The service behind `name:port`, for each port that a container listens on."""
-    return {f"{name}:{port.rpartition(':')[2]}": name for name, service in SERVICES.items() for port in service["ports"]}
+    ports = [(name, port.rpartition(":")[2]) for name, service in SERVICES.items() for port in service["ports"]]
+    return {f"{name}:{port}": name for name, port in ports}
 
 
 class File(unittest.TestCase):
@@ -77,12 +79,19 @@ class File(unittest.TestCase):
             image, _, tag = service["image"].rpartition(":")
             with self.subTest(name):
                 if "build" in service:
-                    self.assertNotIn("healthcheck", service)
                     continue
                 self.assertRegex(tag, r"^v?\d+\.\d+\.\d+$")
                 self.assertEqual(service["healthcheck"]["test"][:5], ["CMD", "wget", "-q", "-O", "/dev/null"])
                 self.assertIn(f"http://localhost:{PORTS[image]}/", service["healthcheck"]["test"][5])
                 self.assertIn(f"{name}:{PORTS[image]}", published())
+
+    def test_the_exporters_image_runs_the_program_with_the_command_and_has_nothing_to_ask_its_health_with(self) -> None:
+        build = SERVICES["exporter"]["build"]
+        dockerfile = ((COMPOSE / build["context"]).resolve() / build["dockerfile"]).read_text()
+        self.assertEqual((COMPOSE / build["context"]).resolve(), ROOT)
+        self.assertRegex(dockerfile, r'(?m)^ENTRYPOINT \["/[\w/]*cloudtrail-tls-exporter"\]$')
+        self.assertEqual(re.findall(r"(?m)^FROM (\S+)", dockerfile)[-1], "scratch")
+        self.assertNotIn("healthcheck", SERVICES["exporter"])
 
     def test_who_waits_for_health_waits_for_one_that_tells_it(self) -> None:
         for name, service in SERVICES.items():
@@ -153,14 +162,12 @@ class Grafana(unittest.TestCase):
         self.assertEqual(on_host("grafana", home), ROOT / "grafana" / "overview.json")
 
     def test_its_data_source_is_this_prometheus_and_else_the_projects(self) -> None:
-        ours, theirs = (yaml.safe_load(file.read_text()) for file in (
-            *mounted("grafana", f"{self.provisioning}/datasources").values(),
-            ROOT / "grafana" / "provisioning" / "datasources" / "prometheus.yaml",
-        ))
-        (source,) = ours["datasources"]
+        (file,) = mounted("grafana", f"{self.provisioning}/datasources").values()
+        (source,) = yaml.safe_load(file.read_text())["datasources"]
+        (other,) = yaml.safe_load((ROOT / "grafana/provisioning/datasources/prometheus.yaml").read_text())["datasources"]
         host = source["url"].removeprefix("http://")
         self.assertEqual(published().get(host), "prometheus")
-        self.assertEqual({**source, "url": theirs["datasources"][0]["url"]}, theirs["datasources"][0])
+        self.assertEqual({**source, "url": other["url"]}, other)
         self.assertEqual(source["jsonData"]["timeInterval"], PROMETHEUS["global"]["scrape_interval"])
 
     def test_its_data_source_is_of_the_type_that_the_dashboards_choose_from(self) -> None:
@@ -237,7 +244,8 @@ class Together(unittest.TestCase):
         program.wait_for(url, lambda: ok(url))
 
     def test_the_exporter_is_scraped_rules_are_evaluated_and_alertmanager_is_found(self) -> None:
-        alertmanager, prometheus = (f"127.0.0.1:{self.ports[each]}" for each in ("alertmanager:9093", "prometheus:9090"))
+        alertmanager = f"127.0.0.1:{self.ports['alertmanager:9093']}"
+        prometheus = f"127.0.0.1:{self.ports['prometheus:9090']}"
         config = self.folder / "prometheus.yml"
         config.write_text(self.here("prometheus", (COMPOSE / "prometheus.yml").read_text()).replace("15s", "1s"))
         checked = subprocess.run(["promtool", "check", "config", config], capture_output=True, text=True, timeout=60)
@@ -258,9 +266,8 @@ class Together(unittest.TestCase):
         health = lambda: [rule["health"] for group in asked(f"{api}/rules")["groups"] for rule in group["rules"]]
         program.wait_for("rules", lambda: "ok" in health())
         self.assertLessEqual(set(health()), {"ok", "unknown"})
-        files = (ROOT / "deploy" / "alerts").glob("*.yaml")
-        shipped = [rule for file in files for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]]
-        self.assertEqual(len(health()), len(shipped))
+        files = [yaml.safe_load(file.read_text()) for file in (ROOT / "deploy" / "alerts").glob("*.yaml")]
+        self.assertEqual(len(health()), sum(len(group["rules"]) for file in files for group in file["groups"]))
 
 
 if __name__ == "__main__":

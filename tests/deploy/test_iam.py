@@ -85,7 +85,8 @@ class Documents(unittest.TestCase):
                     # ${Partition}, ${Account} … hold no colon and no slash, the last one anything.
                     whole = [re.sub(r"\\\$\\\{\w+\\\}$", ".+", re.escape(one)) for one in formats - {"*"}]
                     patterns = [re.sub(r"\\\$\\\{\w+\\\}", "[^:/]*", one) for one in whole]
-                    self.assertTrue([one for one in patterns if re.fullmatch(one, resource)], "AWS has no such resource")
+                    fitting = [pattern for pattern in patterns if re.fullmatch(pattern, resource)]
+                    self.assertTrue(fitting, "AWS has no such resource")
                     # A pattern only behind what names the resource.
                     name = resource.removesuffix(":*").removesuffix("/AWSLogs/*").removesuffix("/athena/*")
                     self.assertNotIn("*", name)
@@ -205,11 +206,10 @@ class Rig:
         )
         control("events", {**place, **where, "events": events(account)})
 
-    def config(self, more: str = "", endpoint: bool = True) -> list[str]:
+    def config(self, more: str) -> list[str]:
         file = self.folder / "config.toml"
-        endpoint_url = f'endpoint_url = "{self.policed.endpoint}"\n'
-        text = f"[state]\nephemeral = true\n[[sources]]\nname = 'source'\n{self.source}{endpoint_url}{more}"
-        file.write_text(text)
+        endpoint = f'endpoint_url = "{self.policed.endpoint}"\n'
+        file.write_text(f"[state]\nephemeral = true\n[[sources]]\nname = 'source'\n{self.source}{endpoint}{more}")
         return [f"--config.file={file}"]
 
     def variables(self) -> dict[str, str]:
@@ -226,9 +226,9 @@ class Rig:
         told = json.loads(ran.stdout)
         return {check["check"]: check["verdict"] for source in told["sources"] for check in source["checks"]}
 
-    def serve(self, until: str, variables: dict[str, str] | None = None, more: str = "") -> None:
+    def serve(self, until: str, variables: dict[str, str] | None = None) -> None:
         """Serves until an operation was asked for, and a little longer."""
-        arguments = ["serve", "--web.listen-address=127.0.0.1:0", *self.config(more)]
+        arguments = ["serve", "--web.listen-address=127.0.0.1:0", *self.config("")]
         served = program.Served(arguments, variables or self.variables(), self.folder / "log")
         try:
             program.wait_for(until, lambda: until in self.policed.operations or self.policed.refused)
