@@ -206,12 +206,17 @@ class Evaluated(unittest.TestCase):
         # As a git address brings it: Terraform would copy a folder elsewhere without what is beside it.
         shutil.copytree(MODULES, self.folder / "deploy" / "terraform")
         shutil.copytree(policies.IAM, self.folder / "deploy" / "iam")
+        # The module `role` needs a provider; what it is given needs none.
+        (self.folder / "given").mkdir()
+        shutil.copy(MODULES / "role" / "variables.tf", self.folder / "given")
+        (self.folder / "given" / "outputs.tf").write_text('output "documents" {\n  value = var.documents\n}\n')
 
     def call(self, modules: dict[str, dict]) -> None:
-        """A configuration that calls the module with each of these variables."""
+        """A configuration that calls the module with each of these variables, and gives what comes out to `role`."""
         calls = {name: {"source": "./deploy/terraform/policies", **variables} for name, variables in modules.items()}
-        values = {name: {"value": f"${{module.{name}}}"} for name in modules}
-        (self.folder / "main.tf.json").write_text(json.dumps({"module": calls, "output": values}))
+        given = {f"{name}_given": {"source": "./given", "documents": f"${{module.{name}}}"} for name in modules}
+        values = {name: {"value": f"${{module.{name}_given.documents}}"} for name in modules}
+        (self.folder / "main.tf.json").write_text(json.dumps({"module": calls | given, "output": values}))
         ran = terraform(self.folder, "init", "-input=false", "-no-color")
         self.assertEqual(ran.returncode, 0, ran.stderr)
 
