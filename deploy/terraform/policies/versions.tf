@@ -1,0 +1,4 @@
+# No provider: it computes documents, and asks nobody.
+terraform {
+  required_version = ">= 1.3"
+}
