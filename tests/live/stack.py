@@ -23,6 +23,7 @@ to see, it begins with the exporter's own first scrape as if of a week ago.
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -55,7 +56,7 @@ SEEN = {
     "clean": "count_over_time(cloudtrail_tls_exporter_build_info[10s]) >= 5 and on (job)"
     " sum by (job) (rate(cloudtrail_tls_calls_total[10s])) > 0",
     "legacy": "sum(count_over_time(cloudtrail_tls_outdated_window_calls[10s])) >= 4",
-    "migration": "sum(cloudtrail_tls_account_outdated_window_calls) == 0",
+    "migration": "sum(max_over_time(cloudtrail_tls_account_outdated_window_calls[3s])) == 0",
     "failing": "cloudtrail_tls_exporter_source_up == 0",
 }
 
@@ -178,14 +179,14 @@ class Stack:
         """What Prometheus says now."""
         return self.api("query", query=expr)
 
-    def api(self, path: str, **parameters: str | float) -> list:
+    def api(self, path: str, **parameters: str | float) -> list | dict:
         """The data of an answer of Prometheus' API, or its `result`. A ValueError tells what Prometheus refused."""
         try:
             answer = json.loads(get(f"{self.prometheus}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"))
         except urllib.error.HTTPError as error:
             raise ValueError(f"{parameters}: {error.read().decode()}") from None
         data = answer["data"]
-        return data["result"] if isinstance(data, dict) else data
+        return data.get("result", data) if isinstance(data, dict) else data
 
     def wait(self, done: Callable[[], object], what: str, deadline: float = DEADLINE) -> object:
         """Asks again and again until there is something, and gives it."""
@@ -195,6 +196,11 @@ class Stack:
                 raise AssertionError(f"{what} did not come within {deadline:.0f} s")
             time.sleep(0.2)
         return found
+
+    def complaints(self) -> list[str]:
+        """What the programs have warned of so far."""
+        lines = [line for log in sorted(self.folder.glob("*.log")) for line in log.read_text().splitlines()]
+        return [line for line in lines if re.search(r"\blevel=(warn|error)", line)]
 
     def logs(self) -> str:
         """The ends of the logs."""
