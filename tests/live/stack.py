@@ -122,7 +122,7 @@ class Stack:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind:
+        if kind and issubclass(kind, Exception):
             print(self.logs(), file=sys.stderr)
         self._closing.close()
 
@@ -138,8 +138,8 @@ class Stack:
         (folder / "config.toml").write_text(exporter_config(folder))
         port = free_port()
         command = [str(EXPORTER), f"--config.file={folder}/config.toml", f"--web.listen-address=127.0.0.1:{port}"]
-        exporter = self._ends(Program(command, port, folder / "exporter.log"))
-        self.exporter, self.alertmanager = exporter.url, alertmanager.url
+        self._exporter = self._ends(Program(command, port, folder / "exporter.log"))
+        self.exporter, self.alertmanager = self._exporter.url, alertmanager.url
 
         self.instance = f"127.0.0.1:{port}"
         self._write_week_ago()
@@ -174,6 +174,11 @@ class Stack:
         self._chapter = number
         self.history.enter(name)
         self.wait(lambda: self.query(SEEN[name]), f"chapter {name}", LEAVES_THE_WINDOW)
+
+    def crash_exporter(self) -> None:
+        """Kills the exporter and starts it anew, over the same store."""
+        self._exporter.close()
+        self._exporter.start()
 
     def query(self, expr: str) -> list[dict]:
         """What Prometheus says now."""

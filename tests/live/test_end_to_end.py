@@ -44,6 +44,11 @@ class EndToEnd(unittest.TestCase):
         self.assertEqual((page["status"], page["fingerprint"]), ("resolved", begun["fingerprint"]))
         self.assertEqual(page["startsAt"], begun["startsAt"])
 
+    def test_a_crash_of_the_exporter_is_no_second_page_and_loses_no_call(self) -> None:
+        self.assertEqual((self.chapters[LEGACY].restarts, self.chapters[MIGRATION].restarts), (0, 1))
+        self.assertEqual(self.chapters[MIGRATION].resets, 0)
+        self.assertEqual([page["status"] for page in self.sent(MIGRATION, "pager")], ["resolved"])
+
     def test_a_broken_source_is_paged_instead(self) -> None:
         [page] = self.sent(FAILING, "pager")
         labels = {"alertname": BLIND, "severity": "critical", **OF_SOURCE}
