@@ -1,22 +1,17 @@
 """The Alertmanager example: where each alert goes, and a real Alertmanager that is not to swallow a page."""
 
-import http.server
-import json
 import pathlib
-import socket
 import subprocess
 import tempfile
-import threading
 import time
 import unittest
-import urllib.request
 
 import rules
 import yaml
+from alertmanager import EXAMPLE, Alertmanager, Webhook
+from programs import DEADLINE
 
-EXAMPLE = rules.ROOT / "deploy" / "alertmanager" / "alertmanager.yml"
 RECEIVERS = {"critical": "pager", "warning": "tickets", "info": "nobody"}
-DEADLINE = 60  # seconds for what takes two
 
 
 def amtool(*arguments: str) -> str:
@@ -61,75 +56,6 @@ def expanded(pattern: str) -> set[str]:
     return {before + alternative + after.removeprefix("?") for alternative in alternatives}
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
-class Webhook(http.server.ThreadingHTTPServer):
-    """Keeps the notifications by receiver."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), WebhookRequest)
-        self.notifications: list[tuple[str, list[dict]]] = []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-
-class WebhookRequest(http.server.BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        labels = [alert["labels"] for alert in body["alerts"]]
-        self.server.notifications.append((self.path.strip("/"), labels))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-class Alertmanager:
-    """The example, in a hurry and with a webhook for each receiver."""
-
-    def __init__(self, folder: pathlib.Path, webhook: Webhook) -> None:
-        config = yaml.safe_load(EXAMPLE.read_text())
-        hurry(config["route"])
-        for receiver in config["receivers"]:
-            url = f"http://127.0.0.1:{webhook.server_port}/{receiver['name']}"
-            receiver["webhook_configs"] = [{"url": url}]
-        (folder / "alertmanager.yml").write_text(yaml.safe_dump(config))
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        arguments = [f"--config.file={folder}/alertmanager.yml", f"--storage.path={folder}/data"]
-        arguments += [f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="]
-        with open(folder / "log", "w") as log:
-            self.process = subprocess.Popen(["prometheus-alertmanager", *arguments], stdout=log, stderr=log)
-        until = time.monotonic() + DEADLINE
-        while True:
-            try:
-                urllib.request.urlopen(f"{self.url}/-/ready", timeout=5).close()
-                return
-            except OSError:
-                if self.process.poll() is not None or time.monotonic() > until:
-                    self.close()
-                    raise AssertionError((folder / "log").read_text()) from None
-                time.sleep(0.05)
-
-    def post(self, alerts: list[dict]) -> None:
-        body = json.dumps([{"labels": labels} for labels in alerts]).encode()
-        headers = {"Content-Type": "application/json"}
-        urllib.request.urlopen(urllib.request.Request(f"{self.url}/api/v2/alerts", body, headers), timeout=30).close()
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-def hurry(route: dict) -> None:
-    route.update(group_wait="1s", group_interval="1s")
-    for child in route.get("routes", ()):
-        hurry(child)
-
-
 SEVERITIES = {alert["alert"]: alert["labels"]["severity"] for alert in rules.alerts()}
 
 
@@ -138,12 +64,16 @@ def alert(kind: str, **labels: str) -> dict:
     return {"alertname": name, "severity": SEVERITIES[name], "job": "ct", **labels}
 
 
+def sent(webhook: Webhook) -> list[tuple[str, list[dict]]]:
+    """The receiver of each notification, and the labels of its alerts."""
+    return [(receiver, [each["labels"] for each in alerts]) for receiver, alerts in list(webhook.notifications)]
+
+
 class RealAlertmanager(unittest.TestCase):
     def delivered(self, alerts: list[dict], last: dict) -> list[tuple[str, list[dict]]]:
         """What arrives once `last`, which is not inhibited and sent a while after all others, has arrived."""
         webhook = Webhook()
-        self.addCleanup(webhook.server_close)
-        self.addCleanup(webhook.shutdown)
+        self.addCleanup(webhook.close)
         with tempfile.TemporaryDirectory() as folder:
             alertmanager = Alertmanager(pathlib.Path(folder), webhook)
             self.addCleanup(alertmanager.close)
@@ -151,11 +81,11 @@ class RealAlertmanager(unittest.TestCase):
             time.sleep(4)  # four times what a group waits
             alertmanager.post([last])
             until = time.monotonic() + DEADLINE
-            while time.monotonic() < until and not any(last in group for _, group in webhook.notifications):
+            while time.monotonic() < until and not any(last in group for _, group in sent(webhook)):
                 time.sleep(0.05)
             alertmanager.close()
-        self.assertTrue(any(last in group for _, group in webhook.notifications), "Alertmanager does not deliver")
-        return [(receiver, group) for receiver, group in webhook.notifications if last not in group]
+        self.assertTrue(any(last in group for _, group in sent(webhook)), "Alertmanager does not deliver")
+        return [(receiver, group) for receiver, group in sent(webhook) if last not in group]
 
     def test_pages_are_grouped_by_account_and_nobody_elses_is_swallowed(self) -> None:
         mine = {"source": "trail", "account_id": "111"}
