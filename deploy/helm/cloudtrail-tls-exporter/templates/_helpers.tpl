@@ -19,14 +19,16 @@ app.kubernetes.io/name: {{ include "exporter.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{/* Of an object, with its own: (list . .Values.service.labels). The values' win, but for what selects. */}}
 {{- define "exporter.labels" -}}
-{{ include "exporter.selector" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $context := first . -}}
+{{- with $context -}}
+{{- $chart := dict "app.kubernetes.io/version" .Chart.AppVersion "app.kubernetes.io/managed-by" .Release.Service -}}
+{{- $_ := set $chart "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_") -}}
+{{- $selector := include "exporter.selector" . | fromYaml -}}
+{{- $own := index (concat (rest $) (list dict)) 0 -}}
+{{- toYaml (mergeOverwrite $chart .Values.commonLabels $own $selector) -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "exporter.serviceAccount" -}}
@@ -67,6 +69,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- if and .state.ephemeral .state.existingClaim -}}
 {{- fail "state.existingClaim: would be ignored, as state.ephemeral is true" -}}
+{{- end -}}
+{{- if eq (int .webConfig.probePort) 10013 -}}
+{{- fail "webConfig.probePort: 10013 is the port of /metrics" -}}
 {{- end -}}
 {{- if and .serviceMonitor.enabled .podMonitor.enabled -}}
 {{- fail "serviceMonitor.enabled, podMonitor.enabled: only one of them, or every call is counted twice" -}}

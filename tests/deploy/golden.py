@@ -1,0 +1,30 @@
+"""Renders that are kept: `UPDATE_GOLDEN=1 tests/run deploy` rewrites them, a person reads the difference."""
+
+import copy
+import os
+import unittest
+from pathlib import Path
+
+import yaml
+
+GOLDEN = Path(__file__).resolve().parent / "golden"
+
+
+def shown(manifests: list[dict]) -> str:
+    """As YAML, without the rules' and dashboards' own text, which has tests and one source of its own."""
+    documents = copy.deepcopy(manifests)
+    for one in documents:
+        if one["kind"] == "PrometheusRule":
+            one["spec"] = {"groups": [group["name"] for group in one["spec"]["groups"]]}
+        if one["kind"] == "ConfigMap":
+            one["data"] = {key: "…" if key.endswith(".json") else text for key, text in one.get("data", {}).items()}
+    return yaml.safe_dump_all(documents, allow_unicode=True, width=120)
+
+
+def compare(test: unittest.TestCase, name: str, manifests: list[dict]) -> None:
+    path = GOLDEN / f"{name}.yaml"
+    text = shown(manifests)
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    test.assertEqual(text, path.read_text(encoding="utf-8"), f"not {path.name}: UPDATE_GOLDEN=1 rewrites it")
