@@ -31,13 +31,12 @@ class Running:
     def __init__(self, container: dict, process: subprocess.Popen, pid: int, log: Path) -> None:
         self.container, self.process, self.pid, self.log = container, process, pid, log
 
-    def get(self, port: str | int, path: str, *options: str, scheme: str = "http") -> tuple[int, str]:
-        """Status and body, asked from within the pod's network; 0 if nobody answers. Ports by name or number."""
-        if isinstance(port, str):
-            (port,) = [one["containerPort"] for one in self.container["ports"] if one["name"] == port]
+    def get(self, name: str, path: str, *options: str, scheme: str = "http", host: str = "localhost") -> tuple[int, str]:
+        """Status and body of a named port, asked from within the pod's network; 0 if nobody answers."""
+        (port,) = [one["containerPort"] for one in self.container["ports"] if one["name"] == name]
         enter = ["nsenter", "--user", "--net", "--preserve-credentials", "--target", str(self.pid), "--"]
         curl = ["curl", "--silent", "--max-time", "10", "--write-out", "\n%{http_code}", *options]
-        url = f"{scheme}://localhost:{port}{path}"
+        url = f"{scheme}://{host}:{port}{path}"
         answer = subprocess.run([*enter, *curl, url], capture_output=True, text=True, check=False).stdout
         body, _, status = answer.rpartition("\n")
         return int(status or 0), body
@@ -66,7 +65,7 @@ def command(manifests: list[dict], state: Path, given: dict[str, Path], folder: 
     spec = pod(manifests)
     container = exporter(spec)
     context = {**spec.get("securityContext", {}), **container["securityContext"]}
-    maps = {one["metadata"]["name"]: one["data"] for one in manifests if one["kind"] == "ConfigMap"}
+    maps = {one["metadata"]["name"]: one.get("data", {}) for one in manifests if one["kind"] == "ConfigMap"}
     volumes = {volume["name"]: volume for volume in spec.get("volumes", [])}
     walls = ["--unshare-user", "--unshare-net", "--unshare-ipc", "--die-with-parent", "--clearenv"]
     walls += ["--uid", str(context["runAsUser"]), "--gid", str(context["runAsGroup"])]
@@ -81,8 +80,10 @@ def command(manifests: list[dict], state: Path, given: dict[str, Path], folder: 
             walls += ["--ro-bind", source, at]
         elif "secret" in volume:
             walls += ["--ro-bind", given[volume["secret"]["secretName"]], at]
-        else:
+        elif "persistentVolumeClaim" in volume:
             walls += ["--bind", state, at]
+        else:
+            walls += ["--tmpfs", at]
     if context["readOnlyRootFilesystem"]:
         walls += ["--remount-ro", "/"]
     for name, value in {**CREDENTIALS, **environment(container)}.items():
