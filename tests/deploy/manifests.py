@@ -42,9 +42,13 @@ def containers(spec: dict) -> list[dict]:
     return [*spec.get("initContainers", []), *spec["containers"]]
 
 
+def is_exporter(container: dict) -> bool:
+    return "cloudtrail-tls-exporter" in container["image"]
+
+
 def exporter(spec: dict) -> dict:
     """The container of this exporter, known by its image."""
-    (container,) = [one for one in containers(spec) if "cloudtrail-tls-exporter" in one["image"]]
+    (container,) = filter(is_exporter, containers(spec))
     return container
 
 
@@ -84,7 +88,7 @@ def lost(before: object, after: object, path: str) -> Iterator[str]:
 
 
 def restricted_problems(spec: dict) -> list[str]:
-    """What PodSecurity `restricted` forbids, and a root that can be written."""
+    """What PodSecurity `restricted` forbids; of the exporter also a root that can be written."""
     found = [key for key in ("hostNetwork", "hostPID", "hostIPC") if spec.get(key)]
     for volume in spec.get("volumes", []):
         found += [f"volume {volume['name']}: {kind}" for kind in volume.keys() - {"name"} - VOLUMES]
@@ -102,6 +106,7 @@ def restricted_problems(spec: dict) -> list[str]:
             "runAsUser": context.get("runAsUser") != 0,
             "seccompProfile": context.get("seccompProfile", {}).get("type") in ("RuntimeDefault", "Localhost"),
             "procMount": of_container.get("procMount", "Default") == "Default",
+            "readOnlyRootFilesystem": of_container.get("readOnlyRootFilesystem") or not is_exporter(container),
             "hostPort": not any(port.get("hostPort") for port in container.get("ports", [])),
         }
         found += [f"container {container['name']}: {what}" for what, is_sound in sound.items() if not is_sound]

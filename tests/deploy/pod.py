@@ -31,7 +31,9 @@ class Running:
     def __init__(self, container: dict, process: subprocess.Popen, pid: int, log: Path) -> None:
         self.container, self.process, self.pid, self.log = container, process, pid, log
 
-    def get(self, name: str, path: str, *options: str, scheme: str = "http", host: str = "localhost") -> tuple[int, str]:
+    def get(
+        self, name: str, path: str, *options: str, scheme: str = "http", host: str = "localhost"
+    ) -> tuple[int, str]:
         """Status and body of a named port, asked from within the pod's network; 0 if nobody answers."""
         (port,) = [one["containerPort"] for one in self.container["ports"] if one["name"] == name]
         enter = ["nsenter", "--user", "--net", "--preserve-credentials", "--target", str(self.pid), "--"]

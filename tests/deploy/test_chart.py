@@ -1,4 +1,4 @@
-"""The Helm chart: good values render as kept, bad ones are refused with their reason, alerts can be tuned one by one."""
+"""The Helm chart: good values render as kept, bad ones are refused with their reason, each alert can be tuned."""
 
 import json
 import os
@@ -172,7 +172,8 @@ class Files(unittest.TestCase):
             copy = Path(name) / CHART.name
             shutil.copytree(CHART, copy, symlinks=True, ignore=shutil.ignore_patterns("files"))
             for key in ("prometheusRule", "dashboards"):
-                with self.subTest(key), self.assertRaisesRegex(Refused, f"{key}.enabled: this copy of the chart has no"):
+                told = f"{key}.enabled: this copy of the chart has no"
+                with self.subTest(key), self.assertRaisesRegex(Refused, told):
                     template("--values", LEAST, "--set", f"{key}.enabled=true", chart=copy)
 
 
