@@ -10,6 +10,17 @@ import yaml
 GOLDEN = Path(__file__).resolve().parent / "golden"
 
 
+class Dumper(yaml.CSafeDumper):
+    """Texts of several lines as such."""
+
+
+def text_node(dumper: yaml.Dumper, text: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+Dumper.add_representer(str, text_node)
+
+
 def shown(manifests: list[dict]) -> str:
     """As YAML, without the rules' and dashboards' own text, which has tests and one source of its own."""
     documents = copy.deepcopy(manifests)
@@ -18,7 +29,7 @@ def shown(manifests: list[dict]) -> str:
             one["spec"] = {"groups": [group["name"] for group in one["spec"]["groups"]]}
         if one["kind"] == "ConfigMap":
             one["data"] = {key: "…" if key.endswith(".json") else text for key, text in one.get("data", {}).items()}
-    return yaml.safe_dump_all(documents, allow_unicode=True, width=120)
+    return yaml.dump_all(documents, Dumper=Dumper, allow_unicode=True, width=120)
 
 
 def compare(test: unittest.TestCase, name: str, manifests: list[dict]) -> None:

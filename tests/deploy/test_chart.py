@@ -120,6 +120,7 @@ class Rules(unittest.TestCase):
             "expr": ({"expr": "vector(1) > {{ 0 }}"}, {"expr": "vector(1) > {{ 0 }}"}),
             "for": ({"for": "2h"}, {"for": "2h"}),
             "severity": ({"severity": "info"}, {"labels": {"severity": "info"}}),
+            "another severity": ({"severity": "warning"}, {"labels": {"severity": "warning"}}),
             "labels": ({"labels": {"team": "a"}}, {"labels": {**before[name]["labels"], "team": "a"}}),
         }
         for key, (values, changed) in cases.items():
