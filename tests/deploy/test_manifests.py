@@ -112,9 +112,18 @@ class DeployFiles(unittest.TestCase):
                     with self.subTest(path.relative_to(ROOT)):
                         self.assertEqual(manifests.unknown_flags(path.read_text()), set())
 
+    def test_name_metrics_and_alerts_that_exist(self) -> None:
+        scrape = (ROOT / "tests" / "golden" / "metrics.prom").read_text()
+        rules = "".join(path.read_text() for path in (ROOT / "deploy" / "alerts").glob("*.yaml"))
+        there = set(re.findall(r"^# TYPE (\w+)", scrape, re.MULTILINE)) | set(re.findall(r"alert: (\w+)", rules))
+        notes = (CHART / "templates" / "NOTES.txt").read_text()
+        named = set(re.findall(r"cloudtrail_tls_\w+|CloudtrailTls\w+", notes + (CHART / "values.yaml").read_text()))
+        self.assertEqual(len(named), 4)
+        self.assertEqual(named - there, set())
+
     def test_have_a_configuration_that_holds(self) -> None:
         """The base's own too, which no overlay renders."""
-        paths = [path for path in KUBERNETES.rglob("config.toml")]
+        paths = list(KUBERNETES.rglob("config.toml"))
         self.assertEqual(len(paths), 3)
         for path in paths:
             with self.subTest(path.relative_to(ROOT)):
