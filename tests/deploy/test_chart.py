@@ -138,7 +138,7 @@ class Rules(unittest.TestCase):
             self.assertEqual(records, [r for group in shipped() for r in group["rules"] if "record" in r])
 
     def test_have_labels_and_groups_of_the_user(self) -> None:
-        mine = {"name": "mine", "rules": [{"alert": "Mine", "expr": "vector(1)"}]}
+        mine = {"name": "mine", "rules": [{"alert": "Mine", "expr": "vector(1)", "annotations": {"a": "{{ $value }}"}}]}
         groups = with_rules({"ruleLabels": {"team": "a"}, "extraGroups": [mine]})
         self.assertEqual(groups[-1], mine)
         for rule in alerts(groups[:-1]).values():
