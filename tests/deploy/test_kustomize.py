@@ -1,0 +1,135 @@
+"""The Kustomize tree: every overlay, with what its comments offer, and where rules and dashboards come from."""
+
+import importlib.util
+import re
+import shutil
+import tempfile
+import unittest
+from pathlib import Path
+
+import golden
+import manifests
+import yaml
+from kubetools import KUBERNETES, ROOT, Refused, kustomize
+
+SERVICE = KUBERNETES / "overlays" / "service"
+# What the user has made beforehand.
+OWN = {"web-config": {"Secret/cloudtrail-tls-exporter-web"}}
+
+
+def variant(change: str) -> list[dict]:
+    """The service overlay in a copy of the tree, with a commented component or the commented patches in force."""
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name)
+        shutil.copytree(KUBERNETES, copy / "deploy" / "kubernetes")
+        shutil.copytree(ROOT / "grafana", copy / "grafana", ignore=shutil.ignore_patterns("render"))
+        overlay = copy / SERVICE.relative_to(ROOT)
+        path = overlay / "kustomization.yaml"
+        before = path.read_text()
+        if change == "patches":
+            head, _, patches = before.partition("# patches:\n")
+            after = head + re.sub(r"^# ?", "", "# patches:\n" + patches, flags=re.MULTILINE)
+        else:
+            after = before.replace(f"# - ../../components/{change}\n", f"- ../../components/{change}\n")
+        assert after != before, f"no comment offers {change}"
+        path.write_text(after)
+        return kustomize(overlay)
+
+
+class Overlays(unittest.TestCase):
+    """Each folder of overlays, and the service one with each thing that its comments offer."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.rendered = {path.name: kustomize(path) for path in sorted((KUBERNETES / "overlays").iterdir())}
+        cls.rendered |= {name: variant(name) for name in ("ephemeral", "web-config", "patches")}
+
+    def test_render_what_is_kept(self) -> None:
+        for name, rendered in self.rendered.items():
+            with self.subTest(name):
+                golden.compare(self, f"kustomize/{name}", rendered)
+        kept = {path.stem for path in (golden.GOLDEN / "kustomize").iterdir()}
+        self.assertEqual(kept, self.rendered.keys())
+
+    def test_have_no_problem(self) -> None:
+        for name, rendered in self.rendered.items():
+            with self.subTest(name):
+                self.assertEqual(manifests.problems(rendered), [])
+                self.assertEqual(manifests.absent(rendered), OWN.get(name, set()))
+
+    def test_name_what_the_program_has(self) -> None:
+        for name, rendered in self.rendered.items():
+            container = manifests.exporter(manifests.pod(rendered))
+            (config,) = [one["data"]["config.toml"] for one in rendered if "config.toml" in one.get("data", {})]
+            with self.subTest(name):
+                self.assertEqual(manifests.unknown_flags(" ".join(container["args"])), set())
+                self.assertEqual(manifests.config_problems(config, manifests.environment(container)), "")
+
+    def test_run_one_exporter(self) -> None:
+        for name, rendered in self.rendered.items():
+            with self.subTest(name):
+                spec = manifests.find(rendered, "Deployment")["spec"]
+                self.assertEqual((spec["replicas"], spec["strategy"]["type"]), (1, "Recreate"))
+
+    def test_have_the_image_where_it_is_said(self) -> None:
+        for name, rendered in self.rendered.items():
+            with self.subTest(name):
+                image = manifests.exporter(manifests.pod(rendered))["image"]
+                self.assertRegex(image, r"^registry\.example\.com/cloudtrail-tls-exporter:\d")
+
+    def test_use_every_component(self) -> None:
+        """What no overlay names would not be tested."""
+        files = (KUBERNETES / "overlays").rglob("kustomization.yaml")
+        named = {name for path in files for name in re.findall(r"components/([\w-]+)", path.read_text())}
+        self.assertEqual(named, {path.name for path in (KUBERNETES / "components").iterdir()})
+
+
+class Sidecar(unittest.TestCase):
+    def test_can_not_take_the_workload_out_of_its_service(self) -> None:
+        spec = manifests.pod(kustomize(KUBERNETES / "overlays" / "sidecar"))
+        (container,) = spec["initContainers"]
+        self.assertEqual(container["restartPolicy"], "Always")
+        self.assertEqual({key for key in container if key.endswith("Probe")}, {"livenessProbe"})
+
+    def test_is_refused_where_there_would_be_several(self) -> None:
+        for replicas in ("replicas: 3", "# not said"):
+            with self.subTest(replicas), tempfile.TemporaryDirectory() as name:
+                shutil.copytree(KUBERNETES, Path(name) / "kubernetes")
+                overlay = Path(name) / "kubernetes" / "overlays" / "sidecar"
+                workload = overlay / "workload.yaml"
+                workload.write_text(workload.read_text().replace("replicas: 1", replicas))
+                with self.assertRaisesRegex(Refused, "/spec/replicas"):
+                    kustomize(overlay)
+
+
+class Rules(unittest.TestCase):
+    def test_are_written_from_the_rule_files(self) -> None:
+        specification = importlib.util.spec_from_file_location("rules_of_kustomize", KUBERNETES / "rules.py")
+        generator = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(generator)
+        folder = KUBERNETES / "components" / "rules"
+        held = {path.name: path.read_text() for path in folder.iterdir()}
+        differ = sorted(name for name in held | generator.texts() if held.get(name) != generator.texts().get(name))
+        self.assertEqual(differ, [], f"run `{generator.COMMAND}`")
+
+    def test_are_those_of_the_rule_files(self) -> None:
+        """As data, so that the writing of them is tested too."""
+        rendered = {one["metadata"]["name"]: one for one in kustomize(SERVICE) if one["kind"] == "PrometheusRule"}
+        files = {path.stem: path for path in (ROOT / "deploy" / "alerts").glob("*.yaml")}
+        self.assertEqual(rendered.keys(), files.keys())
+        for name, path in files.items():
+            with self.subTest(name):
+                self.assertEqual(rendered[name]["spec"], yaml.load(path.read_text(), yaml.CSafeLoader))
+
+
+class Dashboards(unittest.TestCase):
+    def test_are_maps_that_grafana_finds(self) -> None:
+        maps = [one for one in kustomize(SERVICE) if one["metadata"].get("labels", {}).get("grafana_dashboard") == "1"]
+        held = {key: text for one in maps for key, text in one["data"].items()}
+        files = sorted((ROOT / "grafana").glob("*.json"))
+        self.assertEqual(held, {f"cloudtrail-tls-{path.name}": path.read_text() for path in files})
+        self.assertEqual(len(maps), len(files))
+
+
+if __name__ == "__main__":
+    unittest.main()
