@@ -1,6 +1,7 @@
 //! Every metric about the exporter itself. Call sites say what happened; names, labels and buckets stand
 //! here and nowhere else.
 
+mod process;
 mod removal;
 
 use std::cell::RefCell;
@@ -8,13 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
-use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::MetricFamily;
 use prometheus::{
     CounterVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     Result as MetricResult,
 };
 
+use self::process::Process;
 use self::removal::Labelled;
 use crate::batch::Batch;
 use crate::source::{Reason, Requests, Spending, Terms};
@@ -139,7 +140,7 @@ impl Metrics {
             "The build that is running; always 1.",
         )?;
         build.with_label_values(&[VERSION, REVISION, RUSTC]).set(1);
-        registry.register(Box::new(ProcessCollector::for_self()))?;
+        registry.register(Box::new(Process::of_this()))?;
         Ok(Self {
             source_up: of.gauges(
                 "source_up",

@@ -25,7 +25,7 @@ const LAYERS: [(&str, &str, &str); 23] = [
     ("series", "call tls", "hashbrown xxhash_rust"),
     ("totals", "call series time tls", "hashbrown"),
     ("store", "batch call series time tls totals window", "tokio rusqlite thiserror humantime hashbrown postcard"),
-    ("metrics", "batch source store time", "prometheus"),
+    ("metrics", "batch source store time", "prometheus rustix"),
     ("status", "store time", ""),
     ("shutdown", "", "tokio"),
     ("worker", "metrics shutdown source status store time", "tokio tracing thiserror"),
