@@ -32,7 +32,7 @@ pub enum Command {
     /// Count and serve (the default)
     Serve(Serve),
     /// Check a configuration, offline: every problem at once
-    CheckConfig(ConfigFile),
+    CheckConfig(CheckConfig),
     /// Try each source: credentials, permissions, what it reads, what arrives and what it costs
     Doctor(Doctor),
     /// Try it without AWS: a sample trail in a temporary folder, counted and served
@@ -45,17 +45,26 @@ pub struct Serve {
     /// The configuration file
     #[arg(long = "config.file", value_name = "FILE")]
     pub config_file: Option<PathBuf>,
+    /// The web configuration: TLS, passwords, headers and rate limit, in the YAML of Prometheus' exporters
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    pub web_config_file: Option<PathBuf>,
+    /// Address of health and readiness alone, in plain HTTP and without a password, for a kubelet's probes
+    #[arg(long = "probe.listen-address", value_name = "ADDRESS")]
+    pub probe_address: Option<String>,
     /// Flags about serving and logging.
     #[command(flatten)]
     pub web: Web,
 }
 
-/// The configuration file alone.
+/// Flags of `check-config`.
 #[derive(Clone, Debug, Args)]
-pub struct ConfigFile {
+pub struct CheckConfig {
     /// The configuration file
     #[arg(long = "config.file", value_name = "FILE")]
     pub config_file: PathBuf,
+    /// The web configuration, and the certificates that it names
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    pub web_config_file: Option<PathBuf>,
 }
 
 /// Flags of `doctor`.

@@ -4,6 +4,7 @@ use std::io;
 use std::str::FromStr;
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::reload::{self, Handle};
@@ -89,7 +90,9 @@ impl Log {
 /// Starts the log; once per process.
 pub fn start(settings: Settings) -> Result<Log, TryInitError> {
     let (level, handle) = reload::Layer::new(settings.level.0);
-    let registry = tracing_subscriber::registry().with(level);
+    // h2 would tell of every frame of every scrape.
+    let ours = filter_fn(|event| event.target().split("::").next() != Some("h2"));
+    let registry = tracing_subscriber::registry().with(level).with(ours);
     match settings.format {
         Format::Logfmt => {
             let lines = tracing_logfmt::builder()

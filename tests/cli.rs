@@ -266,6 +266,13 @@ fn wrong_usage_is_told_on_stderr_with_exit_code_2() {
             &["--log.level=loud"],
             "must be `debug`, `info`, `warn` or `error`",
         ),
+        (
+            &[
+                "--config.file=tests/config/least.ok.toml",
+                "--web.config.file=tests/web_config/key_unknown.bad.yml",
+            ],
+            "error: the web configuration tests/web_config/key_unknown.bad.yml has 1 problem\n  ",
+        ),
         (&["--log.format=xml"], "must be `logfmt` or `json`"),
         (&["--web.max-requests=0"], "must be a whole number from 1"),
         (
@@ -298,7 +305,19 @@ fn what_fails_at_the_start_is_told_with_exit_code_1() {
         &[],
     );
     let told = format!("error: cannot listen on {address}: Address already in use (os error 98)\n");
-    assert_eq!((code, out, error), (1, String::new(), told));
+    assert_eq!((code, out, error), (1, String::new(), told.clone()));
+
+    let (code, _, error) = ran(
+        &[
+            "--config.file",
+            file.to_str().unwrap(),
+            "--log.level=error",
+            "--web.listen-address=127.0.0.1:0",
+            &format!("--probe.listen-address={address}"),
+        ],
+        &[],
+    );
+    assert_eq!((code, error), (1, told));
 
     // A file where the folder of the store should be.
     let (code, _, error) = ran(
@@ -344,6 +363,8 @@ fn version_and_help_are_told_on_stdout() {
         "--web.max-requests",
         "--log.level",
         "--log.format",
+        "--web.config.file",
+        "--probe.listen-address",
     ];
     let demo = [
         "--demo.legacy-after",
@@ -352,6 +373,7 @@ fn version_and_help_are_told_on_stdout() {
         serve[3],
         serve[4],
     ];
+    let check = [serve[0], "--web.config.file"];
     let doctor = [serve[0], "--json", "--source"];
     for (arguments, flags) in [
         (
@@ -363,7 +385,7 @@ fn version_and_help_are_told_on_stdout() {
             .concat()[..],
         ),
         (&["serve", "--help"], &serve),
-        (&["check-config", "--help"], &serve[..1]),
+        (&["check-config", "--help"], &check),
         (&["doctor", "--help"], &doctor),
         (&["demo", "--help"], &demo),
     ] {

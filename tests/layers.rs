@@ -30,7 +30,9 @@ const LAYERS: [(&str, &str, &str); 23] = [
     ("shutdown", "", "tokio"),
     ("worker", "metrics shutdown source status store time", "tokio tracing thiserror"),
     ("exposition", "call metrics series time tls totals", "bytes prometheus flate2 crc32fast hashbrown"),
-    ("http", "exposition metrics shutdown status time", "tokio hyper hyper_util bytes tracing humantime"),
+    ("http", "exposition metrics shutdown status time",
+     "tokio hyper hyper_util bytes tracing humantime thiserror serde serde_saphyr rustls tokio_rustls aws_lc_rs x509_cert \
+      bcrypt base64 governor"),
     ("logging", "", "tracing tracing_subscriber tracing_logfmt"),
     ("config", "aws call exposition logging series source store tls window", "config thiserror humantime bytesize strsim"),
     ("cli", "logging", "clap humantime"),

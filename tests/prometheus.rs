@@ -1,5 +1,7 @@
 //! A real Prometheus scrapes both formats and answers with the right numbers.
 
+#[path = "support/certificates.rs"]
+mod certificates;
 #[path = "support/handmade.rs"]
 mod handmade;
 #[path = "support/programs.rs"]
@@ -78,7 +80,7 @@ impl Proxy {
     }
 }
 
-/// A running Prometheus over one target for each job.
+/// A running Prometheus.
 struct Prometheus {
     child: Child,
     address: SocketAddr,
@@ -86,14 +88,19 @@ struct Prometheus {
 }
 
 impl Prometheus {
+    /// Over one target for each job.
     fn start(home: &Path, targets: [SocketAddr; 2]) -> Self {
-        let mut yaml =
-            "global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs:\n".to_owned();
-        for (job, target) in JOBS.iter().zip(targets) {
-            yaml += &format!(
-                "- {{job_name: {job}, static_configs: [{{targets: ['{target}'], labels: {{instance: exporter}}}}]}}\n"
-            );
-        }
+        let jobs = JOBS.iter().zip(targets);
+        let jobs = jobs.map(|(job, target)| {
+            format!("- {{job_name: {job}, static_configs: [{{targets: ['{target}'], labels: {{instance: exporter}}}}]}}\n")
+        });
+        Self::start_with(home, &jobs.collect::<String>())
+    }
+
+    /// With these jobs, as its file has them.
+    fn start_with(home: &Path, jobs: &str) -> Self {
+        let yaml =
+            format!("global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:\n{jobs}");
         fs::write(home.join("prometheus.yml"), yaml).unwrap();
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
@@ -238,4 +245,65 @@ fn prometheus_reads_both_formats_and_answers_with_the_right_numbers() {
     let complaints: Vec<&str> = log.lines().filter(complaint).collect();
     assert!(complaints.is_empty(), "{complaints:#?}");
     programs::promtool_is_content(&exporter.get("/metrics", &[]).text());
+}
+
+/// As the README says it under "TLS and passwords".
+#[test]
+fn prometheus_scrapes_by_tls_with_its_certificate_and_a_password() {
+    let home = tempfile::tempdir().unwrap();
+    let trail = home.path().join("trail");
+    handmade::deliver_golden(&trail);
+    certificates::deliver(home.path());
+    let hash = bcrypt::hash("sesame", 10).unwrap();
+    let web = format!(
+        "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n  \
+         client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n\
+         basic_auth_users:\n  prometheus: {hash}\n"
+    );
+    let file = home.path().join("web.yml");
+    fs::write(&file, web).unwrap();
+    let config = config(home.path(), &trail, LONG_WINDOW);
+    let exporter = Exporter::start_with(&[
+        "--config.file",
+        config.to_str().unwrap(),
+        "--web.config.file",
+        file.to_str().unwrap(),
+    ]);
+    let job = |name: &str, http2: bool, password: &str| {
+        let (folder, target) = (home.path().display(), exporter.address);
+        format!(
+            "- job_name: {name}\n  scheme: https\n  enable_http2: {http2}\n  \
+             tls_config: {{ca_file: {folder}/ca.crt, cert_file: {folder}/client.crt, key_file: {folder}/client.key}}\n  \
+             basic_auth: {{username: prometheus, password: {password}}}\n  \
+             static_configs: [{{targets: ['{target}'], labels: {{instance: exporter}}}}]\n"
+        )
+    };
+    let jobs = [
+        job(JOBS[0], true, "sesame"),
+        job(JOBS[1], false, "sesame"),
+        job("wrong", true, "guess"),
+    ];
+    let prometheus = Prometheus::start_with(home.path(), &jobs.concat());
+    prometheus.expect("up{JOB}", 1.0);
+    prometheus.expect(
+        "sum(cloudtrail_tls_calls_total{JOB})",
+        handmade::GOLDEN_CALLS,
+    );
+    wait_for("a refusal", || {
+        (prometheus.ask("up{job=\"wrong\"}") == Some(0.0)).then_some(())
+    });
+    // All scrapes of a job go by one connection and one comparison.
+    wait_for("some scrapes", || {
+        let scrapes = "count_over_time(up{job=\"openmetrics\"}[10m])";
+        (prometheus.ask(scrapes)? >= 5.0).then_some(())
+    });
+    let compared = exporter.log();
+    let compared = compared
+        .iter()
+        .filter(|line| line.contains("was compared with"));
+    assert_eq!(
+        compared.count(),
+        2,
+        "one password that is right and one that is wrong"
+    );
 }

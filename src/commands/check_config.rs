@@ -1,4 +1,4 @@
-//! `check-config`: reads the configuration as `serve` would, offline, and says every problem; a budget is compared with
+//! `check-config`: reads the configuration, and the web configuration if there is one, as `serve` would, offline, and says every problem; a budget is compared with
 //! what the store knows.
 
 use std::env;
@@ -8,17 +8,27 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::Failure;
-use crate::cli::ConfigFile;
+use crate::cli::CheckConfig;
 use crate::config::{Config, Source};
+use crate::http::guard::Guard;
 use crate::source::Progress as _;
 use crate::source::query::QueryProgress;
 use crate::store::{Remembered, remembered};
 
-/// Checks one file.
-pub fn run(file: &ConfigFile, out: &mut dyn Write) -> Result<(), Failure> {
+/// Checks the files.
+pub fn run(file: &CheckConfig, out: &mut dyn Write) -> Result<(), Failure> {
     let path = &file.config_file;
-    let config = Config::load(path, env::vars().collect())
-        .map_err(|problems| Failure::Usage(problems.into()))?;
+    let config = Config::load(path, env::vars().collect());
+    let web = file.web_config_file.as_deref();
+    let guard = web.map(Guard::new).transpose();
+    let (config, guard) = match (config, guard) {
+        (Ok(config), Ok(guard)) => (config, guard),
+        (Err(problems), Ok(_)) => return Err(Failure::Usage(problems.into())),
+        (Ok(_), Err(problems)) => return Err(Failure::Usage(problems.into())),
+        (Err(problems), Err(web)) => {
+            return Err(Failure::Usage(format!("{problems}\n{web}").into()));
+        }
+    };
     writeln!(
         out,
         "{} is valid: {} source(s)",
@@ -33,6 +43,9 @@ pub fn run(file: &ConfigFile, out: &mut dyn Write) -> Result<(), Failure> {
             source.kind.type_name(),
             humantime::format_duration(source.interval)
         )?;
+    }
+    if let (Some(web), Some(guard)) = (web, guard) {
+        writeln!(out, "{} is valid: {}", web.display(), guard.summary())?;
     }
     for (place, source) in config.sources.iter().enumerate() {
         if let Some(warning) = budget_warning(&config, source) {

@@ -63,6 +63,8 @@ pub fn run(flags: &Demo, out: &mut dyn Write) -> Result<(), Failure> {
     let outcome = program.run(Plan {
         config,
         scrapes: flags.web.max_requests,
+        guard: None,
+        probe_address: None,
         // There is no file to be read again.
         reload: None,
     });

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::runtime::{self, Runtime};
 use tracing::{error, info};
 
@@ -22,7 +23,8 @@ use crate::aws::Quotas;
 use crate::cli::{Serve, Web};
 use crate::config::{Config, Problems};
 use crate::exposition::Publisher;
-use crate::http::{self, reload, routes::App};
+use crate::http::guard::Guard;
+use crate::http::{self, Entrance, reload, routes::App};
 use crate::logging::{self, Log};
 use crate::metrics::{self, Metrics};
 use crate::shutdown::{self, HANGUP, Signals};
@@ -43,12 +45,19 @@ pub fn run(flags: &Serve) -> Result<(), Failure> {
         .as_deref()
         .ok_or_else(|| Failure::Usage(hint.into()))?;
     let config = read(path, &flags.web).map_err(|problems| Failure::Usage(problems.into()))?;
+    let guard = flags.web_config_file.as_deref().map(Guard::new);
+    let guard = guard
+        .transpose()
+        .map_err(|problems| Failure::Usage(problems.into()))?
+        .map(Arc::new);
     let log = logging::start(config.log)?;
     Program::new()?.run(Plan {
         config,
         scrapes: flags.web.max_requests,
+        guard: guard.clone(),
+        probe_address: flags.probe_address.clone(),
         reload: Some(Reload {
-            read: &|| read(path, &flags.web),
+            read: &|| read_all(path, &flags.web, guard.as_deref()),
             log,
         }),
     })
@@ -60,11 +69,27 @@ fn read(path: &Path, flags: &Web) -> Result<Config, Problems> {
     Ok(with_flags(config, flags))
 }
 
+/// The same, if the web configuration is good as well. That is in force already, as it always is.
+fn read_all(path: &Path, flags: &Web, guard: Option<&Guard>) -> Result<Config, Problems> {
+    let config = read(path, flags);
+    let Some(Err(web)) = guard.map(Guard::check) else {
+        return config;
+    };
+    let mut problems = config.map_or_else(|problems| problems.0, |_| Vec::new());
+    let lines = web.lines.iter();
+    problems.extend(lines.map(|line| format!("{}: {line}", web.path)));
+    Err(Problems(problems))
+}
+
 /// What the program is to do.
 pub(super) struct Plan<'p> {
     pub(super) config: Config,
     /// How many scrapes are answered at once.
     pub(super) scrapes: usize,
+    /// Who may ask; without it everybody.
+    pub(super) guard: Option<Arc<Guard>>,
+    /// Where probes are answered, apart from all else.
+    pub(super) probe_address: Option<String>,
     /// Without it nothing is ever reloaded.
     pub(super) reload: Option<Reload<'p>>,
 }
@@ -111,6 +136,8 @@ async fn until_signalled(plan: Plan<'_>, mut signals: Signals) -> Result<(), Box
     let Plan {
         config,
         scrapes,
+        guard,
+        probe_address,
         reload,
     } = plan;
     let metrics = Metrics::new()?;
@@ -134,13 +161,28 @@ async fn until_signalled(plan: Plan<'_>, mut signals: Signals) -> Result<(), Box
     let app = Arc::new(app);
     let mut listeners = Vec::new();
     for address in &config.listen_addresses {
-        let listener = http::bind(address)
-            .await
-            .map_err(|error| format!("cannot listen on {address}: {error}"))?;
+        let listener = bind(address).await?;
         info!(address = %listener.local_addr()?, "listening");
         listeners.push(listener);
     }
-    let server = tokio::spawn(http::serve(listeners, Arc::clone(&app), stopped));
+    let mut probes = Vec::new();
+    if let Some(address) = &probe_address {
+        let listener = bind(address).await?;
+        info!(address = %listener.local_addr()?, "listening for probes");
+        probes.push(listener);
+    }
+    let tls = guard.as_ref().is_some_and(|guard| guard.has_tls());
+    info!("TLS is {}", if tls { "enabled" } else { "disabled" });
+    let entrance = guard.map_or(Entrance::Open, Entrance::Guarded);
+    let answer = |listeners, entrance| {
+        let serve = http::serve(listeners, Arc::clone(&app), entrance, stopped.clone());
+        tokio::spawn(serve)
+    };
+    let servers = [
+        answer(listeners, entrance),
+        // Connections of their own, so that probes are answered however many scrape.
+        answer(probes, Entrance::Probes),
+    ];
 
     let parts = Parts {
         store,
@@ -183,9 +225,16 @@ async fn until_signalled(plan: Plan<'_>, mut signals: Signals) -> Result<(), Box
     // Those who still wait for a reload are told that there is none.
     drop(requests);
     supervisor.end().await;
-    server.await?;
+    for server in servers {
+        server.await?;
+    }
     info!("stopped");
     outcome
+}
+
+async fn bind(address: &str) -> Result<TcpListener, String> {
+    let listener = http::bind(address).await;
+    listener.map_err(|error| format!("cannot listen on {address}: {error}"))
 }
 
 impl Reload<'_> {

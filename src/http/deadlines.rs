@@ -4,7 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -35,19 +35,44 @@ pub(super) struct Deadlines {
     waiting: Waiting,
     deadline: Pin<Box<Sleep>>,
     answering: Answering,
+    /// Requests and answers go to and fro at the same time: HTTP/2.
+    multiplexed: bool,
+    /// How many answers had begun or ended when the deadline was set.
+    turns: usize,
 }
 
-/// Whether an answer is being made; clones share it.
+/// Whether answers are being made; clones share it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Answering(Arc<AtomicBool>);
+pub(super) struct Answering(Arc<Turns>);
+
+#[derive(Debug, Default)]
+struct Turns {
+    begun: AtomicUsize,
+    ended: AtomicUsize,
+}
+
+/// An answer that is being made, or was given up.
+struct Turn<'a>(&'a Turns);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::AcqRel);
+    }
+}
 
 impl Answering {
     /// Waits for an answer.
     pub(super) async fn wait<F: Future>(&self, answer: F) -> F::Output {
-        self.0.store(true, Ordering::Release);
-        let answer = answer.await;
-        self.0.store(false, Ordering::Release);
-        answer
+        self.0.begun.fetch_add(1, Ordering::AcqRel);
+        let _turn = Turn(&self.0);
+        answer.await
+    }
+
+    /// How many answers are being made, and how many have begun or ended.
+    fn count(&self) -> (usize, usize) {
+        let ended = self.0.ended.load(Ordering::Acquire);
+        let begun = self.0.begun.load(Ordering::Acquire);
+        (begun.wrapping_sub(ended), begun.wrapping_add(ended))
     }
 }
 
@@ -59,7 +84,15 @@ impl Deadlines {
             waiting: Waiting::Head,
             deadline: Box::pin(sleep(HEAD)),
             answering,
+            multiplexed: false,
+            turns: 0,
         }
+    }
+
+    /// After a handshake: a request is due, as on a new connection.
+    pub(super) fn begin(&mut self, multiplexed: bool) {
+        self.multiplexed = multiplexed;
+        self.wait(Waiting::Head, HEAD);
     }
 
     fn wait(&mut self, waiting: Waiting, limit: Duration) {
@@ -69,8 +102,14 @@ impl Deadlines {
 
     /// What a stream that is not ready comes to: pending, or an error once the deadline has passed.
     fn overdue<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let (answering, turns) = self.answering.count();
+        if self.multiplexed && turns != self.turns && self.waiting != Waiting::Writing {
+            // Each request and each answer is a sign of life; single frames are none.
+            self.turns = turns;
+            self.wait(Waiting::Request, IDLE);
+        }
         ready!(self.deadline.as_mut().poll(context));
-        if self.answering.0.load(Ordering::Acquire) {
+        if answering > 0 {
             return Poll::Pending;
         }
         Poll::Ready(Err(io::Error::new(
@@ -107,7 +146,7 @@ impl Read for Deadlines {
     ) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.stream).poll_read(context, buffer) {
             Poll::Ready(outcome) => {
-                if self.waiting == Waiting::Request {
+                if self.waiting == Waiting::Request && !self.multiplexed {
                     self.wait(Waiting::Head, HEAD);
                 }
                 Poll::Ready(outcome)

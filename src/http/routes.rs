@@ -1,4 +1,4 @@
-//! What each path answers. Knows no socket.
+//! What each path answers, and whom. Knows no socket.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -12,11 +12,12 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue,
-    RETRY_AFTER, VARY,
+    RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::guard::Guard;
 use super::reload::Reloader;
 use crate::exposition::Publisher;
 use crate::exposition::negotiate::{Format, gzip_accepted};
@@ -67,31 +68,76 @@ impl App {
     /// Answers one request.
     pub async fn answer<B>(&self, request: &Request<B>) -> Response<Slices> {
         let started = Instant::now();
-        let (path, response) = match &self.reloader {
-            Some(reloader) if request.uri().path() == "/-/reload" => {
-                ("/-/reload", reload(reloader, request.method()).await)
-            }
-            _ => self.route(request),
-        };
-        self.metrics
-            .request_answered(path, response.status().as_u16(), started.elapsed());
+        let path = self.known(request);
+        let response = self.route(path, request).await;
+        self.count(path, &response, started);
         response
     }
 
-    /// The answer, and the path for the metrics: one of ours, or `other`.
-    fn route<B>(&self, request: &Request<B>) -> (&'static str, Response<Slices>) {
-        let path = match request.uri().path() {
+    /// Answers one request, if the guard lets it in.
+    pub(super) async fn answer_guarded<B>(
+        &self,
+        guard: &Arc<Guard>,
+        request: &Request<B>,
+    ) -> Response<Slices> {
+        let started = Instant::now();
+        let path = self.known(request);
+        let verdict = guard.judge(request.headers()).await;
+        let mut response = match verdict.refusal {
+            Some(status) => refused(status),
+            None => self.route(path, request).await,
+        };
+        verdict.dress(response.headers_mut());
+        self.count(path, &response, started);
+        response
+    }
+
+    /// Answers one request where health and readiness are all that is told.
+    pub(super) fn answer_probe<B>(&self, request: &Request<B>) -> Response<Slices> {
+        let started = Instant::now();
+        let path = match self.known(request) {
+            path @ ("/-/healthy" | "/-/ready") => path,
+            _ => "other",
+        };
+        let response = self.page(path, request);
+        self.count(path, &response, started);
+        response
+    }
+
+    fn count(&self, path: &'static str, response: &Response<Slices>, started: Instant) {
+        let status = response.status().as_u16();
+        self.metrics
+            .request_answered(path, status, started.elapsed());
+    }
+
+    /// The path of a request as the metrics have it: one of ours, or `other`.
+    fn known<B>(&self, request: &Request<B>) -> &'static str {
+        match request.uri().path() {
             "/" => "/",
             "/metrics" => "/metrics",
             "/-/healthy" | "/healthz" => "/-/healthy",
             "/-/ready" | "/readyz" => "/-/ready",
-            _ => return ("other", text(StatusCode::NOT_FOUND, "not found\n")),
-        };
+            "/-/reload" if self.reloader.is_some() => "/-/reload",
+            _ => "other",
+        }
+    }
+
+    async fn route<B>(&self, path: &'static str, request: &Request<B>) -> Response<Slices> {
+        match &self.reloader {
+            Some(reloader) if path == "/-/reload" => reload(reloader, request.method()).await,
+            _ => self.page(path, request),
+        }
+    }
+
+    fn page<B>(&self, path: &'static str, request: &Request<B>) -> Response<Slices> {
+        if path == "other" {
+            return text(StatusCode::NOT_FOUND, "not found\n");
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
-            return (path, with(refused, ALLOW, "GET, HEAD"));
+            return with(refused, ALLOW, "GET, HEAD");
         }
-        let response = match path {
+        match path {
             // A scrape without the stored series would resolve alerts that still hold.
             "/metrics" if self.ready.load(Ordering::Acquire) => self.scrape(request),
             "/-/healthy" => text(StatusCode::OK, "healthy\n"),
@@ -101,8 +147,7 @@ impl App {
                 "not ready: the store is being loaded\n",
             ),
             _ => self.landing_page(),
-        };
-        (path, response)
+        }
     }
 
     fn scrape<B>(&self, request: &Request<B>) -> Response<Slices> {
@@ -186,6 +231,22 @@ impl App {
             "text/html; charset=utf-8",
         )
     }
+}
+
+/// What is told to whom the guard does not let in.
+fn refused(status: StatusCode) -> Response<Slices> {
+    let why = match status {
+        StatusCode::UNAUTHORIZED => "unauthorized: a user and the password are needed\n",
+        StatusCode::TOO_MANY_REQUESTS => {
+            "too many requests, see rate_limit of the web configuration\n"
+        }
+        _ => "the web configuration is broken, see the log\n",
+    };
+    let response = text(status, why);
+    if status == StatusCode::UNAUTHORIZED {
+        return with(response, WWW_AUTHENTICATE, "Basic");
+    }
+    response
 }
 
 async fn reload(reloader: &Reloader, method: &Method) -> Response<Slices> {
