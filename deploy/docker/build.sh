@@ -21,8 +21,9 @@ built=${CARGO_TARGET_DIR:-target}
 if [ "$TARGETARCH" != "$native" ]; then
     set -- "$@" --target "$target"
     built=$built/$target
-    name=$(echo "$target" | tr a-z- A-Z_)
-    export "CARGO_TARGET_${name}_LINKER=$gnu-gcc" "CC_$target=$gnu-gcc" "AR_$target=$gnu-ar"
+    lower=$(echo "$target" | tr - _)
+    upper=$(echo "$lower" | tr a-z A-Z)
+    export "CARGO_TARGET_${upper}_LINKER=$gnu-gcc" "CC_$lower=$gnu-gcc" "AR_$lower=$gnu-ar"
 fi
 cargo rustc "$@" -- -C target-feature=+crt-static
 program=$built/$profile/cloudtrail-tls-exporter

@@ -10,6 +10,7 @@ install -m 0755 "$program" "$root/usr/bin/cloudtrail-tls-exporter"
 install -D -m 0644 /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
 echo 'nonroot:x:65534:65534:nonroot:/:/nonexistent' >"$root/etc/passwd"
 echo 'nonroot:x:65534:' >"$root/etc/group"
+# A static program has these two ways to resolve names, and no others.
 echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
 # Of `demo`, and of SQLite when it sorts much; may be read-only.
 install -d -m 1777 "$root/tmp"

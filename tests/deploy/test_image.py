@@ -84,6 +84,30 @@ class TheDockerfile(unittest.TestCase):
                 command = re.sub(r"^(--mount=\S+\s+)+", "", value)
                 subprocess.run(["sh", "-n", "-c", command], check=True)
 
+    def test_builds_for_another_architecture_with_its_tools(self) -> None:
+        """What `build.sh` tells Cargo; a program of this name writes it down and fails, as no compiler is here for it."""
+        native = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True).stdout.strip()
+        other, machine = {"amd64": ("arm64", "aarch64"), "arm64": ("amd64", "x86_64")}[native]
+        with tempfile.TemporaryDirectory() as home:
+            cargo = Path(home, "cargo")
+            cargo.write_text('#!/bin/sh\necho "$@"\nenv\nexit 7\n')
+            cargo.chmod(0o755)
+            environment = {"PATH": f"{home}:{os.environ['PATH']}", "TARGETARCH": other}
+            done = subprocess.run(
+                [DOCKER / "build.sh", f"{home}/out"], env=environment, capture_output=True, text=True, check=False
+            )
+            self.assertFalse(Path(home, "out").exists())
+        self.assertEqual(done.returncode, 7, done.stderr)
+        told, *variables = done.stdout.splitlines()
+        wanted = "rustc --locked --profile dist --bin cloudtrail-tls-exporter"
+        wanted += f" --target {machine}-unknown-linux-gnu -- -C target-feature=+crt-static"
+        self.assertEqual(told, wanted)
+        gcc = f"{machine}-linux-gnu-gcc"
+        self.assertIn(f"CC_{machine}_unknown_linux_gnu={gcc}", variables)
+        self.assertIn(f"CARGO_TARGET_{machine.upper()}_UNKNOWN_LINUX_GNU_LINKER={gcc}", variables)
+        packages = [value for name, value in instructions() if name == "RUN" and f"{native}-{other})" in value]
+        self.assertIn(f" gcc-{machine.replace('_', '-')}-linux-gnu libc6-dev-{other}-cross", packages[0])
+
     def test_leaves_out_nothing_that_the_build_reads(self) -> None:
         ignored = set((DOCKER / "Dockerfile.dockerignore").read_text().splitlines())
         for needed in ["Cargo.toml", "Cargo.lock", "build.rs", "src", "benches", "deploy", "LICENSE"]:
