@@ -38,10 +38,13 @@ def said(*command: str) -> str:
 
 def packages(target: str | None) -> Iterator[dict]:
     """All packages that the program is built from, by name: without those of tests, and what only those turn on."""
-    of_target = [f"--target={target}"] if target else []
-    tree = said("cargo", "tree", "--locked", "--edges=normal,build", "--prefix=none", "--format={p}", *of_target)
-    linked = {tuple(line.split()[:2]) for line in tree.splitlines() if line}
-    known = json.loads(said("cargo", "metadata", "--locked", "--format-version=1"))["packages"]
+    tree = ["cargo", "tree", "--locked", "--edges=normal,build", "--prefix=none", "--format={p}"]
+    metadata = ["cargo", "metadata", "--locked", "--format-version=1"]
+    if target:
+        tree.append(f"--target={target}")
+        metadata.append(f"--filter-platform={target}")
+    linked = {tuple(line.split()[:2]) for line in said(*tree).splitlines() if line}
+    known = json.loads(said(*metadata))["packages"]
     found = [package for package in known if (package["name"], f"v{package['version']}") in linked]
     if len(found) != len(linked):
         sys.exit("licenses.py: cargo tree and cargo metadata differ")
