@@ -163,7 +163,6 @@ class Buildah:
         return done.stdout.strip()
 
 
-@unittest.skipUnless(shutil.which("buildah"), "buildah is not installed")
 class TheImage(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
