@@ -283,6 +283,11 @@ impl Store {
         self.call(move |db| db.commit(worker, &batch, now)).await
     }
 
+    /// Waits until the store's thread has done what was asked of it so far: it is alive.
+    pub async fn answers(&self) -> Result<(), StoreError> {
+        self.call(|_| Ok(())).await
+    }
+
     /// Gives up this handle and waits until the store is closed: the others are gone too, all that was
     /// asked for is done, and the lock is free.
     pub async fn close(self) {

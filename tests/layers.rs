@@ -39,8 +39,8 @@ const LAYERS: [(&str, &str, &str); 23] = [
     ("commands",
      "aws batch cli config exposition http logging metrics sample_trail shutdown source status store time tls window \
       worker",
-     "tokio tracing serde_json humantime bytesize tempfile fastrand aws_sdk_athena aws_sdk_cloudtrail aws_sdk_cloudwatchlogs \
-      aws_sdk_sts"),
+     "tokio tracing serde_json humantime bytesize tempfile fastrand sd_notify aws_sdk_athena aws_sdk_cloudtrail \
+      aws_sdk_cloudwatchlogs aws_sdk_sts"),
     ("main", "cli commands worker", "clap"),
 ];
 

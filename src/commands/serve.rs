@@ -1,6 +1,7 @@
 //! `serve`: builds the parts, starts the workers and the server, reloads the configuration when asked, and ends on a
 //! signal.
 
+mod notify;
 mod recruit;
 mod supervisor;
 
@@ -184,6 +185,7 @@ async fn until_signalled(plan: Plan<'_>, mut signals: Signals) -> Result<(), Box
         answer(probes, Entrance::Probes),
     ];
 
+    let mut alive = Box::pin(notify::alive(store.clone(), status.clone()));
     let parts = Parts {
         store,
         reports: Reports {
@@ -196,6 +198,7 @@ async fn until_signalled(plan: Plan<'_>, mut signals: Signals) -> Result<(), Box
     let mut supervisor = Supervisor::start(parts, publisher, config).await?;
     metrics.config_loaded(Timestamp::now());
     app.set_ready();
+    notify::ready();
     info!("ready");
 
     let outcome = loop {
@@ -208,12 +211,18 @@ async fn until_signalled(plan: Plan<'_>, mut signals: Signals) -> Result<(), Box
                 None
             }
             Some(request) = requests.recv() => Some(request),
+            never = &mut alive => match never {},
             // Whoever supervises starts the program anew.
             () = supervisor.lost() => break Err("a source's worker failed, see above".into()),
         };
         let Some(reload) = &reload else { continue };
+        notify::reloading();
         match reload.over(&mut supervisor, &metrics).await {
             Ok(outcome) => {
+                match outcome {
+                    Ok(()) => notify::ready(),
+                    Err(_) => notify::not_reloaded(),
+                }
                 if let Some(request) = request {
                     request.answer(outcome.map_err(|problems| problems.to_string()));
                 }
@@ -221,7 +230,10 @@ async fn until_signalled(plan: Plan<'_>, mut signals: Signals) -> Result<(), Box
             Err(error) => break Err(error),
         }
     };
+    notify::stopping();
     drop(stop);
+    // It has a handle on the store, which closes with the last one.
+    drop(alive);
     // Those who still wait for a reload are told that there is none.
     drop(requests);
     supervisor.end().await;

@@ -140,6 +140,10 @@ impl App {
         match path {
             // A scrape without the stored series would resolve alerts that still hold.
             "/metrics" if self.ready.load(Ordering::Acquire) => self.scrape(request),
+            "/-/healthy" if self.status.store_is_stuck(Instant::now()) => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the store has not answered for 5 minutes\n",
+            ),
             "/-/healthy" => text(StatusCode::OK, "healthy\n"),
             "/-/ready" if self.ready.load(Ordering::Acquire) => text(StatusCode::OK, "ready\n"),
             "/-/ready" | "/metrics" => text(
