@@ -8,7 +8,7 @@
 use std::cell::Cell;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -66,6 +66,7 @@ pub struct Double {
 static DOUBLES: LazyLock<Mutex<Doubles>> = LazyLock::new(|| Mutex::new(Doubles::start()));
 
 struct Doubles {
+    _process: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
 }
@@ -82,6 +83,7 @@ impl Doubles {
         Self {
             stdin: child.stdin.take().unwrap(),
             stdout: BufReader::new(child.stdout.take().unwrap()),
+            _process: child,
         }
     }
 
