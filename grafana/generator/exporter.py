@@ -19,7 +19,7 @@ from parts import (
     unit,
     words,
 )
-from queries import OVERDUE_SOURCE, OVERDUE_WORKER, of_exporters
+from queries import FAILING_WORKERS, OVERDUE_SOURCE, OVERDUE_WORKER, of_exporters
 from variables import OF_EXPORTERS
 
 WORKER_LEGEND = "{{cluster}} {{source}} {{worker_account}} {{worker_region}}"
@@ -48,11 +48,21 @@ HEALTH = row(
         background=True,
     ),
     stat(
+        "Workers failing",
+        "Workers whose last due attempt failed. What was counted before stays, and gets older.",
+        "short",
+        FAILING_WORKERS,
+        links=TO_OVERVIEW,
+        steps=NONE_IS_GOOD,
+        background=True,
+    ),
+    stat(
         "Version",
         "The build that runs. Several at once: an update that is not finished.",
         "short",
         "cloudtrail_tls_exporter_build_info{OF_EXPORTER}",
         links=TO_OVERVIEW,
+        size=(3, 4),
         legend="{{version}}",
         name_only=True,
     ),
@@ -62,6 +72,7 @@ HEALTH = row(
         "dateTimeFromNow",
         of_exporters("1000 * process_start_time_seconds{OF_EXPORTER}"),
         links=TO_OVERVIEW,
+        size=(3, 4),
         legend=INSTANCE_LEGEND,
     ),
     stat(
@@ -78,6 +89,7 @@ HEALTH = row(
         "short",
         "cloudtrail_tls_exporter_config_last_reload_successful{OF_EXPORTER}",
         links=TO_OVERVIEW,
+        size=(3, 4),
         steps=thresholds((None, RED), (1, GREEN)),
         mappings=words(("0", "refused", RED), ("1", "taken", GREEN)),
         legend=INSTANCE_LEGEND,
@@ -86,9 +98,10 @@ HEALTH = row(
         "Clean history",
         "How long the source has been counted without a gap, by its youngest worker. The page on a regression needs 7 days "
         "(regression.quiet_period); below that it is only a warning.",
-        "s",
+        "dtdhms",
         "time() - max by (BY) (cloudtrail_tls_exporter_history_start_timestamp_seconds{OF_SOURCE})",
         links=TO_OVERVIEW,
+        size=(3, 4),
         steps=thresholds((None, YELLOW), (604800, GREEN)),
         decimals=0,
     ),
@@ -118,6 +131,7 @@ HEALTH = row(
         ["cluster", "source", "worker_account", "worker_region"],
         links=TO_OVERVIEW,
         sort="Overdue",
+        size=(24, 6),
         overrides=[
             column(
                 "Up",
@@ -147,6 +161,7 @@ PROGRESS = row(
         "s",
         [("max by (WORKER) (cloudtrail_tls_exporter_backlog_seconds{OF_SOURCE})", WORKER_LEGEND)],
         links=TO_OVERVIEW,
+        soft_max=60,
     ),
     timeseries(
         "Failures in an hour, by reason",
@@ -159,6 +174,7 @@ PROGRESS = row(
             )
         ],
         links=TO_OVERVIEW,
+        empty="no failures",
     ),
     timeseries(
         "Batches in an hour",
@@ -191,6 +207,7 @@ PROGRESS = row(
             (hour("cloudtrail_tls_exporter_late_calls_total", "BY"), f"late calls {SOURCE_LEGEND}"),
         ],
         links=TO_OVERVIEW,
+        soft_max=1,
     ),
     timeseries(
         "Files and duplicates",
@@ -203,6 +220,7 @@ PROGRESS = row(
             (hour("cloudtrail_tls_exporter_dedup_evicted_total", "BY"), f"evicted {SOURCE_LEGEND}"),
         ],
         links=TO_OVERVIEW,
+        soft_max=1,
     ),
     stat(
         "Clock ahead of AWS",
@@ -285,6 +303,8 @@ COST = row(
         "currencyUSD",
         [(day("cloudtrail_tls_exporter_estimated_cost_dollars_total"), SOURCE_LEGEND)],
         links=TO_OVERVIEW,
+        size=(12, 6),
+        soft_max=0.01,
         min_step="15m",
     ),
     timeseries(
@@ -296,6 +316,8 @@ COST = row(
             ("max by (BY) (cloudtrail_tls_exporter_budget_bytes{OF_SOURCE})", f"budget {SOURCE_LEGEND}"),
         ],
         links=TO_OVERVIEW,
+        size=(12, 6),
+        empty="no budget",
     ),
     timeseries(
         "AWS requests, by operation",
@@ -308,6 +330,8 @@ COST = row(
             )
         ],
         links=TO_OVERVIEW,
+        size=(12, 6),
+        empty="AWS is not asked",
         min_step="5m",
     ),
     timeseries(
@@ -321,6 +345,8 @@ COST = row(
             )
         ],
         links=TO_OVERVIEW,
+        size=(12, 6),
+        empty="no errors",
     ),
 )
 
@@ -390,6 +416,7 @@ PROCESS = row(
         "percentunit",
         of_exporters("process_open_fds{OF_EXPORTER} / process_max_fds{OF_EXPORTER}"),
         links=TO_OVERVIEW,
+        decimals=1,
         steps=thresholds((None, GREEN), (0.8, RED)),
         legend=INSTANCE_LEGEND,
     ),
@@ -415,6 +442,7 @@ PROCESS = row(
         "percentunit",
         [(of_exporters("rate(process_cpu_seconds_total{OF_EXPORTER}[$__rate_interval])"), INSTANCE_LEGEND)],
         links=TO_OVERVIEW,
+        soft_max=0.01,
     ),
 )
 

@@ -1,9 +1,11 @@
 """The dashboard of the move: how far TLS 1.3 and post-quantum key exchange are, and what has still to move."""
 
 from parts import (
+    BY_WHAT_IS_LEFT,
     FEW_IS_GOOD,
     GAUGE_CELL,
     LABEL_COLUMNS,
+    SHARE_COLOURS,
     SIGNED,
     SOURCE_LEGEND,
     TO_OVERVIEW,
@@ -15,6 +17,7 @@ from parts import (
     gauge,
     row,
     row_links,
+    shades_of,
     stat,
     table,
     target_line,
@@ -47,7 +50,7 @@ def change_stat(title: str, of_share) -> dict:
     )
 
 
-def share_lines(title: str, description: str, of_share, target: str) -> dict:
+def share_lines(title: str, description: str, of_share, target: str, colour: str) -> dict:
     return timeseries(
         title,
         description,
@@ -55,6 +58,7 @@ def share_lines(title: str, description: str, of_share, target: str) -> dict:
         [(of_share(), SOURCE_LEGEND), (f"vector(${target})", "Target")],
         links=TO_SERVICE,
         size=(16, 8),
+        colour=shades_of(colour),
         overrides=[target_line("Target")],
         max=1,
         min_step="1h",
@@ -77,7 +81,7 @@ def progress_table(title: str, description: str, label: str, whole: str, of_shar
         links=TO_SERVICE,
         sort="Share",
         descending=False,
-        size=(12, 10),
+        size=(12, 8),
         overrides=[
             column("Share", *GAUGE_CELL),
             column("In 7 days", unit("percentunit"), *coloured_number(SIGNED)),
@@ -114,6 +118,7 @@ BURN_DOWN = row(
         ],
         links=TO_OVERVIEW,
         size=(24, 8),
+        overrides=BY_WHAT_IS_LEFT,
         min_step="1h",
     ),
     stat(
@@ -163,6 +168,7 @@ TLS13 = row(
         "fell back.",
         tls13_share,
         "tls13_target",
+        SHARE_COLOURS["TLS 1.3"],
     ),
     gauge(
         "TLS 1.3 now",
@@ -196,6 +202,7 @@ POST_QUANTUM = row(
         "that fell back.",
         post_quantum_share,
         "post_quantum_target",
+        SHARE_COLOURS["Post-quantum"],
     ),
     gauge(
         "Post-quantum now",

@@ -2,11 +2,15 @@
 
 import tables
 from parts import (
+    BY_SHARE,
     BY_VERSION,
     FEW_IS_GOOD,
     GREEN,
     NONE_IS_GOOD,
+    ORANGE,
+    OUTDATED_LINES,
     RED,
+    SAYS_BLIND,
     SOURCE_LEGEND,
     TO_EXPORTER,
     TO_MIGRATION,
@@ -20,7 +24,15 @@ from parts import (
     thresholds,
     timeseries,
 )
-from queries import NO_TLS_DETAILS_SHARE, OVERDUE_SOURCE, or_zero, post_quantum_share, tls13_share
+from queries import (
+    FAILING_WORKERS,
+    NO_TLS_DETAILS_SHARE,
+    OUTDATED_OR_BLIND,
+    OVERDUE_SOURCE,
+    or_zero,
+    post_quantum_share,
+    tls13_share,
+)
 from variables import OF_CALLS
 
 OUTDATED = "sum by ({by}) (cloudtrail_tls_outdated_window_calls{{OF_SERVICE}})"
@@ -29,18 +41,20 @@ NOW = row(
     "Is anything outdated now?",
     stat(
         "Outdated calls",
-        "Calls below tls.minimum_version in the trailing window (24 h). 0 is counted, not assumed; no data is blind, not "
-        "clean. Above 0: see the tables below for who it is.",
+        "Calls below tls.minimum_version in the trailing window (24 h). 0 is counted, not assumed: where the data is overdue "
+        "by more than 15 minutes, it says blind. Above 0: see the tables below for who it is.",
         "short",
-        or_zero(OUTDATED.format(by="BY")),
+        OUTDATED_OR_BLIND,
         links=TO_SERVICE,
         size=(8, 6),
         steps=NONE_IS_GOOD,
+        mappings=SAYS_BLIND,
         background=True,
         empty="no data: blind",
+        empty_colour=ORANGE,
     ),
     stat(
-        "Accounts with outdated calls",
+        "Accounts affected",
         "Accounts that made an outdated call in the window. Every one of them has a caller to fix.",
         "short",
         or_zero(f"count by (BY) ({OUTDATED.format(by='BY, account_id')} > 0)"),
@@ -49,7 +63,7 @@ NOW = row(
         steps=NONE_IS_GOOD,
     ),
     stat(
-        "Services with outdated calls",
+        "Services affected",
         "AWS services that were called with outdated TLS in the window.",
         "short",
         or_zero(f"count by (BY) ({OUTDATED.format(by='BY, aws_service')} > 0)"),
@@ -109,7 +123,7 @@ TRUST = row(
         "Workers failing",
         "Workers whose last due attempt failed. Their gauges keep the last value.",
         "short",
-        "sum by (BY) (1 - max by (WORKER) (cloudtrail_tls_exporter_source_up{OF_SOURCE}))",
+        FAILING_WORKERS,
         links=TO_EXPORTER,
         steps=NONE_IS_GOOD,
     ),
@@ -138,7 +152,7 @@ WHO = row(
     "Who is it?",
     tables.outdated_services(TO_SERVICE),
     tables.callers(TO_SERVICE),
-    tables.accounts(TO_SERVICE, size=(24, 8)),
+    tables.accounts(TO_SERVICE, size=(24, 6)),
 )
 
 TREND = row(
@@ -149,7 +163,10 @@ TREND = row(
         "short",
         [(OUTDATED.format(by="BY, account_id"), "{{account_id}} {{cluster}} {{source}}")],
         links=TO_SERVICE,
+        size=(6, 8),
         series_links=callers_link("series", "source", account="account_id"),
+        colour=OUTDATED_LINES,
+        empty="no outdated calls",
     ),
     timeseries(
         "Outdated calls, by service",
@@ -157,7 +174,10 @@ TREND = row(
         "short",
         [(OUTDATED.format(by="BY, aws_service"), "{{aws_service}} {{cluster}} {{source}}")],
         links=TO_SERVICE,
+        size=(6, 8),
         series_links=callers_link("series", "source", service="aws_service"),
+        colour=OUTDATED_LINES,
+        empty="no outdated calls",
     ),
     timeseries(
         "Calls, by TLS version",
@@ -170,6 +190,7 @@ TREND = row(
             )
         ],
         links=TO_SERVICE,
+        size=(6, 8),
         overrides=BY_VERSION,
     ),
     timeseries(
@@ -183,6 +204,7 @@ TREND = row(
             )
         ],
         links=TO_SERVICE,
+        size=(6, 8),
         overrides=BY_VERSION,
         min_step="1h",
     ),
@@ -209,6 +231,7 @@ PROGRESS = row(
         [(tls13_share(), f"TLS 1.3 {SOURCE_LEGEND}"), (post_quantum_share(), f"Post-quantum {SOURCE_LEGEND}")],
         links=TO_MIGRATION,
         size=(12, 6),
+        overrides=BY_SHARE,
         max=1,
     ),
     stat(

@@ -1,6 +1,6 @@
 """The parts that dashboards are made of: targets, panels, links, colours, and the grid."""
 
-from queries import promql
+from queries import BLIND, promql
 from variables import DATASOURCE
 
 TAG = "cloudtrail-tls"
@@ -15,6 +15,7 @@ VERSION_COLOURS = {
     "none": GREY,
     "unknown": "purple",
 }
+SHARE_COLOURS = {"TLS 1.3": GREEN, "Post-quantum": "blue"}
 POST_QUANTUM_COLOURS = {"yes": GREEN, "no": ORANGE, "unreported": GREY}
 
 
@@ -66,17 +67,28 @@ FEW_IS_GOOD = thresholds((None, GREEN), (1, YELLOW))
 TOWARDS_ALL = thresholds((None, ORANGE), (0.5, YELLOW), (0.95, GREEN))  # red is for what is outdated or broken
 
 
+def shades_of(colour: str) -> dict:
+    """For the lines of one kind: each in a shade of its own."""
+    return {"mode": "shades", "fixedColor": colour}
+
+
+OUTDATED_LINES = shades_of(RED)
+
+
 def _fixed(pattern: str, colour: str) -> dict:
     colour_property = {"id": "color", "value": {"mode": "fixed", "fixedColor": colour}}
     return {"matcher": {"id": "byRegexp", "options": pattern}, "properties": [colour_property]}
 
 
-def _by_first_word(colours: dict[str, str]) -> list[dict]:
+def _by_first_words(colours: dict[str, str]) -> list[dict]:
     return [_fixed("/^" + word.replace(".", "[.]") + "( |$)/", colour) for word, colour in colours.items()]
 
 
-BY_VERSION = _by_first_word(VERSION_COLOURS)
-BY_POST_QUANTUM = _by_first_word(POST_QUANTUM_COLOURS)
+BY_VERSION = _by_first_words(VERSION_COLOURS)
+BY_POST_QUANTUM = _by_first_words(POST_QUANTUM_COLOURS)
+BY_KEY_EXCHANGE = _by_first_words({"none": GREY, "unreported": "semi-dark-purple"}) + [_fixed("/mlkem/", GREEN)]
+BY_SHARE = _by_first_words(SHARE_COLOURS)
+BY_WHAT_IS_LEFT = _by_first_words({"Outdated": RED, "Below TLS 1.3": YELLOW, "Not post-quantum": ORANGE})
 
 
 def target_line(name: str) -> dict:
@@ -103,6 +115,14 @@ def words(*pairs: tuple[str, str, str]) -> list[dict]:
     }
     return [{"type": "value", "options": options}]
 
+
+def nothing(word: str, colour: str = GREY) -> dict:
+    """What a number says where there is none. Without this it is in the colour of the lowest step: green, mostly."""
+    result = {"index": 0, "text": word, "color": colour}
+    return {"type": "special", "options": {"match": "null+nan", "result": result}}
+
+
+SAYS_BLIND = words((str(BLIND), "blind", ORANGE))
 
 # Panels
 
@@ -142,20 +162,20 @@ def _reduced() -> dict:
 
 
 def stat(
-    title, description, unit, expr, *, links, size=(4, 4), steps=NEUTRAL, empty=None, legend=SOURCE_LEGEND, **more
+    title, description, unit, expr, *, links, size=(4, 4), steps=NEUTRAL, empty="no data", legend=SOURCE_LEGEND, **more
 ) -> dict:
     """One number for each source, of the moment: an exporter that is gone shows no number of before.
 
-    `mappings` are words for values, `background` colours the whole panel, `name_only` shows the legend alone.
+    `empty` is what it says then, in `empty_colour`. `mappings` are words for values, `background` colours the whole
+    panel, `name_only` shows the legend alone.
     """
     made = _panel("stat", title, description, unit, links, size)
     made["targets"] = _targets([(expr, legend)], instant=True)
     defaults = made["fieldConfig"]["defaults"]
     defaults["thresholds"] = steps
     defaults["color"] = {"mode": "thresholds"}
-    defaults["noValue"] = empty or "no data"
-    if "mappings" in more:
-        defaults["mappings"] = more["mappings"]
+    defaults["noValue"] = empty
+    defaults["mappings"] = [*more.get("mappings", []), nothing(empty, more.get("empty_colour", GREY))]
     if "decimals" in more:
         defaults["decimals"] = more["decimals"]
     made["options"] = {
@@ -178,18 +198,27 @@ def gauge(title, description, expr, *, links, size=(4, 6)) -> dict:
         "thresholds": TOWARDS_ALL,
         "color": {"mode": "thresholds"},
         "noValue": "no data",
+        "mappings": [nothing("no data")],
     }
     made["options"] = {"reduceOptions": _reduced(), "showThresholdMarkers": True}
     return made
 
 
 def timeseries(title, description, unit, queries, *, links, size=(12, 8), overrides=(), min_step=None, **more) -> dict:
-    """Lines, never stacked: a stack adds the sources that it shows. `queries` are (expression, legend)."""
+    """Lines, never stacked: a stack adds the sources that it shows. `queries` are (expression, legend).
+
+    `empty` is what the panel says without any line. Up to `soft_max` the axis reaches at least: without it, lines at 0
+    have one up to 100, and 100 is 10000 %.
+    """
     made = _panel("timeseries", title, description, unit, links, size)
     made["targets"] = _targets(queries, instant=False, min_step=min_step)
     defaults = made["fieldConfig"]["defaults"]
-    defaults["color"] = {"mode": "palette-classic"}
+    defaults["color"] = more.get("colour", {"mode": "palette-classic"})
+    if "empty" in more:
+        defaults["noValue"] = more["empty"]
     defaults["custom"] = {"lineWidth": 2, "fillOpacity": 0, "showPoints": "auto", "spanNulls": False}
+    if "soft_max" in more:
+        defaults["custom"]["axisSoftMax"] = more["soft_max"]
     defaults["min"] = 0
     if "max" in more:
         defaults["max"] = more["max"]
@@ -211,6 +240,22 @@ def column(name: str, *properties: dict) -> dict:
 
 def unit(name: str) -> dict:
     return {"id": "unit", "value": name}
+
+
+def width(pixels: int) -> dict:
+    return {"id": "custom.width", "value": pixels}
+
+
+WRAPPED = {"id": "custom.cellOptions", "value": {"type": "auto", "wrapText": True}}
+
+# What a panel says without any row is not for a cell without a value.
+EMPTY_CELLS = [
+    {"matcher": {"id": "byType", "options": kind}, "properties": [{"id": "noValue", "value": ""}]}
+    for kind in ("string", "number")
+]
+
+# An account is twelve digits: with a number's unit, Grafana shows it as 111 Bil.
+TEXTS_AS_THEY_ARE = {"matcher": {"id": "byType", "options": "string"}, "properties": [unit("string")]}
 
 
 def row_links(links: list[dict]) -> dict:
@@ -261,11 +306,17 @@ LABEL_COLUMNS = {
     "revision": "Revision",
 }
 
+# What is long has what these leave.
+NARROW = {"Cluster": 90, "Source": 110, "Account": 130, "Version": 90, "Calls": 100, "Series": 100, "Limit": 100, "Folded": 100}
+
 
 def table(
-    title, description, unit_name, values, labels, *, links, sort, size=(24, 8), overrides=(), descending=True
+    title, description, unit_name, values, labels, *, links, sort, size=(24, 8), overrides=(), descending=True, empty=None
 ) -> dict:
-    """One row for each set of `labels`; `values` are (column, expression). Sorted by the column `sort`."""
+    """One row for each set of `labels`; `values` are (column, expression). Sorted by the column `sort`.
+
+    `empty` is what the panel says without any row.
+    """
     made = _panel("table", title, description, unit_name, links, size)
     made["targets"] = _targets([(expr, "") for _, expr in values], instant=True, table=True)
     one = len(values) == 1
@@ -284,7 +335,11 @@ def table(
         },
     ]
     made["fieldConfig"]["defaults"] |= {"custom": {"filterable": True, "align": "auto"}}
-    made["fieldConfig"]["overrides"] = list(overrides)
+    narrow = [column(name, width(NARROW[name])) for name in names.values() if name in NARROW]
+    made["fieldConfig"]["overrides"] = [TEXTS_AS_THEY_ARE, *narrow, *overrides]
+    if empty:
+        made["fieldConfig"]["defaults"]["noValue"] = empty
+        made["fieldConfig"]["overrides"][:0] = EMPTY_CELLS
     made["options"] = {
         "showHeader": True,
         "cellHeight": "sm",

@@ -2,10 +2,14 @@
 
 import tables
 from parts import (
+    BY_KEY_EXCHANGE,
     BY_POST_QUANTUM,
     BY_VERSION,
     NONE_IS_GOOD,
+    ORANGE,
+    OUTDATED_LINES,
     POST_QUANTUM_COLOURS,
+    SAYS_BLIND,
     TO_EXPORTER,
     TO_MIGRATION,
     TO_OVERVIEW,
@@ -20,19 +24,22 @@ from parts import (
     table,
     timeseries,
 )
-from queries import NO_TLS_DETAILS_SHARE, or_zero, post_quantum_share, tls13_share
+from queries import NO_TLS_DETAILS_SHARE, OUTDATED_OR_BLIND, post_quantum_share, tls13_share
 from variables import OF_CALLS
 
 NOW = row(
     "Now: $service",
     stat(
         "Outdated calls",
-        "Calls below tls.minimum_version in the trailing window (24 h). Above 0: the callers are below.",
+        "Calls below tls.minimum_version in the trailing window (24 h). Above 0: the callers are below. Blind: the data is "
+        "overdue by more than 15 minutes.",
         "short",
-        or_zero("sum by (BY) (cloudtrail_tls_outdated_window_calls{OF_SERVICE})"),
+        OUTDATED_OR_BLIND,
         links=TO_OVERVIEW,
         steps=NONE_IS_GOOD,
+        mappings=SAYS_BLIND,
         background=True,
+        empty_colour=ORANGE,
     ),
     stat(
         "Outdated since",
@@ -103,6 +110,8 @@ VERSIONS = row(
         ],
         links=TO_OVERVIEW,
         series_links=callers_link("series", "source", account="account_id", service="aws_service"),
+        colour=OUTDATED_LINES,
+        empty="no outdated calls",
     ),
     table(
         "Calls, by name and version",
@@ -137,6 +146,7 @@ KEYS = row(
             )
         ],
         links=TO_MIGRATION,
+        overrides=BY_KEY_EXCHANGE,
     ),
     timeseries(
         "Calls, by post-quantum",
@@ -165,7 +175,7 @@ KEYS = row(
         ["cluster", "source", "account_id", "aws_service", "key_exchange", "post_quantum"],
         links=TO_MIGRATION,
         sort="Calls",
-        size=(12, 8),
+        size=(24, 6),
         overrides=[column("Post-quantum", *coloured_words(POST_QUANTUM_COLOURS))],
     ),
     table(
@@ -183,7 +193,7 @@ KEYS = row(
         ["cluster", "source", "aws_service", "tls_version", "cipher_suite"],
         links=TO_OVERVIEW,
         sort="Calls",
-        size=(12, 8),
+        size=(24, 6),
         overrides=[VERSION_COLUMN],
     ),
 )

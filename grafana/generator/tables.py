@@ -4,6 +4,7 @@ from parts import (
     LABEL_COLUMNS,
     NONE_IS_GOOD,
     VERSION_COLUMN,
+    WRAPPED,
     YELLOW,
     callers_link,
     coloured_number,
@@ -12,13 +13,19 @@ from parts import (
     table,
     thresholds,
     unit,
+    width,
 )
 
 _TO_CALLERS = row_links(callers_link("row", "Source", "Account", "Service"))
+_OVER = {"id": "noValue", "value": "over"}
+
+
+NONE_OUTDATED = "no outdated calls"
 
 
 def _runs(labels: list[str], values: list[tuple[str, str]], title: str, description: str, links) -> dict:
     dates = [column(name, unit("dateTimeFromNow")) for name, _ in values if name != "Calls"]
+    versions = [VERSION_COLUMN] if "tls_version" in labels else []
     return table(
         title,
         description,
@@ -27,7 +34,9 @@ def _runs(labels: list[str], values: list[tuple[str, str]], title: str, descript
         labels,
         links=links,
         sort="Last call",
-        overrides=[column(LABEL_COLUMNS["aws_service"], _TO_CALLERS), VERSION_COLUMN, *dates],
+        size=(24, 6),
+        empty=NONE_OUTDATED,
+        overrides=[column(LABEL_COLUMNS["aws_service"], _TO_CALLERS), *versions, *dates, column("Since", _OVER)],
     )
 
 
@@ -43,8 +52,8 @@ def outdated_services(links) -> dict:
         ],
         "Outdated, by account and service",
         "Every account and service that had outdated calls; a click on the service leads to its calls and callers. Calls: in "
-        "the window, 0 when they have ended. Since: when the present run began, after 7 days without (regression.quiet_period); "
-        "empty when the run is over. Detected: when the exporter saw it.",
+        "the window, 0 when they have ended. Since: when the present run began, after 7 days without (regression.quiet_period), "
+        "or over. Detected: when the exporter saw it.",
         links,
     )
 
@@ -66,8 +75,8 @@ def outdated_calls(links) -> dict:
             ),
         ],
         "Outdated calls, by name",
-        "Which call, on which version, when the latest was made, and since when the present run of this call lasts. An empty "
-        "Since is a run that is over. Which versions are outdated is the exporter's tls.minimum_version.",
+        "Which call, on which version, when the latest was made, and since when the present run of this call lasts, or "
+        "over. Which versions are outdated is the exporter's tls.minimum_version.",
         links,
     )
 
@@ -95,7 +104,15 @@ def callers(links) -> dict:
         labels,
         links=links,
         sort="Calls",
-        overrides=[column(LABEL_COLUMNS["aws_service"], _TO_CALLERS), VERSION_COLUMN],
+        size=(24, 7),
+        empty=NONE_OUTDATED,
+        overrides=[
+            column(LABEL_COLUMNS["aws_service"], _TO_CALLERS),
+            VERSION_COLUMN,
+            column(LABEL_COLUMNS["aws_service"], width(150)),
+            column(LABEL_COLUMNS["event_name"], width(180)),
+            *(column(LABEL_COLUMNS[label], WRAPPED) for label in ("principal", "user_agent")),
+        ],
     )
 
 
