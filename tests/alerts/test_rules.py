@@ -203,9 +203,18 @@ class Times(unittest.TestCase):
 
     def test_every_time_is_scaled(self) -> None:
         for file in rules.RULE_FILES:
-            for rule in scaled.scaled(rules.load(file), 10)["groups"][0]["rules"]:
-                with self.subTest(rules.name(rule)):
-                    self.assertNotRegex(rule["expr"], r"\[\d+[smhd]\b|offset \d+[smhd]\b|\* (60|3600|86400)")
+            for group in scaled.scaled(rules.load(file), 10)["groups"]:
+                for rule in group["rules"]:
+                    with self.subTest(rules.name(rule)):
+                        self.assertNotRegex(rule["expr"], r"\[\d+[smhd]\b|offset \d+[smhd]\b|\* (60|3600|86400)")
+
+    def test_no_time_is_scaled_below_the_shortest(self) -> None:
+        shorter = lambda text: scaled.scaled_expression(text, scaled.DAY_IS_A_MINUTE, scaled.SHORTEST)
+        self.assertEqual(shorter("increase(x[2h]) > 7 * 86400"), "increase(x[5000ms]) > 420")
+        self.assertEqual(shorter("x[7d] offset 1d < 15 * 60"), "x[420000ms] offset 60000ms < 5")
+        rule = {"alert": "A", "expr": "x", "for": "1h", "keep_firing_for": "2d"}
+        made = scaled.scaled_rule(rule, scaled.DAY_IS_A_MINUTE, scaled.SHORTEST)
+        self.assertEqual((made["for"], made["keep_firing_for"]), ("5000ms", "120000ms"))
 
     def test_the_quiet_period_is_changed_by_the_command_in_the_file(self) -> None:
         text = self.REGRESSIONS.read_text()

@@ -1,7 +1,7 @@
 """A real exporter, Prometheus and Alertmanager over the scripted history, on ports of this machine.
 
     with Stack() as stack:
-        stack.chapter("clean")      # of history.CHAPTERS, forwards; returns when Prometheus has scraped what it is about
+        stack.chapter("clean")      # of history.CHAPTERS, forwards; returns when Prometheus has seen what it is about
         stack.query("up")           # what Prometheus' API gives as `result`
         stack.chapter("legacy")
         stack.prometheus            # URLs: also .exporter, .alertmanager
@@ -11,8 +11,8 @@ Or, for what is not written in Python:
 
     target/venv/bin/python tests/live/stack.py [chapter ...]
 
-plays these chapters (without any: all) and prints after each a line of JSON with its name and the URLs; each empty line on
-stdin lets it go on to the next, and the end of stdin ends it. Chapters last as long as they are wanted, except that
+plays these chapters (without any: all) and prints after each a line of JSON with its name and the URLs; each empty line
+on stdin lets it go on to the next, and the end of stdin ends it. Chapters last as long as they are wanted, except that
 `migration` takes the minute until what was before has left the window.
 
 It needs target/debug/cloudtrail-tls-exporter, and Debian's prometheus and prometheus-alertmanager. A day is a minute:
@@ -50,11 +50,11 @@ JOB, CLUSTER, SOURCE = "cloudtrail-tls", "live", "trail"
 WEEK = 7 * 86_400
 LEAVES_THE_WINDOW = 120  # seconds that the calls of a minute may take for it
 
-# When Prometheus has scraped what a chapter is about. Rates need two scrapes.
+# When Prometheus has scraped what a chapter is about: several times, for rates and lines.
 SEEN = {
     "clean": "count_over_time(cloudtrail_tls_exporter_build_info[10s]) >= 5 and on (job)"
     " sum by (job) (rate(cloudtrail_tls_calls_total[10s])) > 0",
-    "legacy": "sum(cloudtrail_tls_account_outdated_window_calls) > 0",
+    "legacy": "sum(count_over_time(cloudtrail_tls_outdated_window_calls[10s])) >= 4",
     "migration": "sum(cloudtrail_tls_account_outdated_window_calls) == 0",
     "failing": "cloudtrail_tls_exporter_source_up == 0",
 }
@@ -140,7 +140,8 @@ class Stack:
         exporter = self._ends(Program(command, port, folder / "exporter.log"))
         self.exporter, self.alertmanager = exporter.url, alertmanager.url
 
-        self._write_week_ago(f"127.0.0.1:{port}")
+        self.instance = f"127.0.0.1:{port}"
+        self._write_week_ago()
         (folder / "rules").mkdir()
         for file in rules.RULE_FILES:
             shorter = scaled.scaled(rules.load(file), scaled.DAY_IS_A_MINUTE, scaled.SHORTEST)
@@ -156,11 +157,11 @@ class Stack:
         self._closing.callback(program.close)
         return program
 
-    def _write_week_ago(self, instance: str) -> None:
+    def _write_week_ago(self) -> None:
         calls = "cloudtrail_tls_window_calls{"
         scrape = self.wait(lambda: calls in (text := get(f"{self.exporter}/metrics")) and text, "the first calls")
         file = self.folder / "week_ago.om"
-        file.write_text(of_a_week_ago(scrape, instance))
+        file.write_text(of_a_week_ago(scrape, self.instance))
         command = ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(file), f"{self.folder}/prometheus"]
         subprocess.run(command, check=True, capture_output=True, timeout=DEADLINE)
 

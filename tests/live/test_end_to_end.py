@@ -1,0 +1,69 @@
+"""From a call on TLS 1.1 to the page, and from a broken source to the other page, over real programs alone."""
+
+from __future__ import annotations
+
+import unittest
+
+import history
+import run
+from stack import CLUSTER, JOB, SOURCE
+
+CLEAN, LEGACY, MIGRATION, FAILING = history.CHAPTERS
+PAGE, BLIND = "CloudtrailTlsOutdatedRegression", "CloudtrailTlsDataStale"
+OF_SOURCE = {"cluster": CLUSTER, "job": JOB, "source": SOURCE}
+
+
+class EndToEnd(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.chapters = run.chapters()
+
+    def sent(self, chapter: str, receiver: str) -> list[dict]:
+        """The alerts that a receiver was sent in a chapter."""
+        notifications = self.chapters[chapter].notifications
+        return [alert for to, alerts in notifications for alert in alerts if to == receiver]
+
+    def test_ten_clean_days_are_quiet(self) -> None:
+        self.assertEqual(self.chapters[CLEAN].notifications, [])
+
+    def test_a_call_on_tls_1_1_is_paged_with_its_service_account_and_caller(self) -> None:
+        [page] = self.sent(LEGACY, "pager")
+        service = {"account_id": history.LEGACY_ACCOUNT, "aws_service": history.LEGACY.service}
+        labels = {"alertname": PAGE, "severity": "critical", **OF_SOURCE, **service}
+        self.assertEqual((page["status"], page["labels"]), ("firing", labels))
+        text = page["annotations"]["description"]
+        self.assertIn(f"{history.LEGACY.service} in account {history.LEGACY_ACCOUNT} is called with outdated TLS", text)
+        self.assertIn(f"Latest: {history.LEGACY.event} ({history.LEGACY.caller.tls_version}).", text)
+        caller = f"{history.LEGACY_PRINCIPAL} with {history.LEGACY.caller.user_agent}"
+        self.assertIn(f"Busiest callers: {history.LEGACY.event} by {caller} (", text)
+        self.assertTrue(page["annotations"]["runbook_url"].endswith("/RUNBOOK.md#cloudtrailtlsoutdatedregression"))
+
+    def test_it_resolves_when_its_day_is_over_and_the_call_has_left(self) -> None:
+        [page] = self.sent(MIGRATION, "pager")
+        [begun] = self.sent(LEGACY, "pager")
+        self.assertEqual((page["status"], page["fingerprint"]), ("resolved", begun["fingerprint"]))
+        self.assertEqual(page["startsAt"], begun["startsAt"])
+
+    def test_a_broken_source_is_paged_instead(self) -> None:
+        [page] = self.sent(FAILING, "pager")
+        labels = {"alertname": BLIND, "severity": "critical", **OF_SOURCE}
+        self.assertEqual((page["status"], page["labels"]), ("firing", labels))
+        text = page["annotations"]["description"]
+        self.assertRegex(text, r"^trail: what happened in the last [\d.]+s is not counted\.")
+        self.assertIn("Failures in the last two hours: not_found.", text)
+
+    def test_tickets_are_those_of_the_same_causes(self) -> None:
+        names = {
+            chapter: {alert["labels"]["alertname"] for alert in self.sent(chapter, "tickets")}
+            for chapter in history.CHAPTERS
+        }
+        outdated = {"CloudtrailTlsOutdatedAccountRegression"}
+        # The list of what is to be moved, for the seconds between the end of the page and that of the window.
+        left = {"CloudtrailTlsOutdatedCalls"}
+        self.assertLessEqual(names[LEGACY], outdated)
+        self.assertLessEqual(names[MIGRATION], outdated | left)
+        self.assertEqual(names[FAILING] - left, {"CloudtrailTlsSourceFailing"})
+
+
+if __name__ == "__main__":
+    unittest.main()
