@@ -4,6 +4,8 @@ from parts import (
     FEW_IS_GOOD,
     GREEN,
     NONE_IS_GOOD,
+    NONE_KNOWN,
+    ORANGE,
     RED,
     SOURCE_LEGEND,
     TO_OVERVIEW,
@@ -12,6 +14,7 @@ from parts import (
     column,
     dashboard,
     row,
+    shades_of,
     stat,
     table,
     thresholds,
@@ -46,6 +49,7 @@ HEALTH = row(
         mappings=words(("0", "down", RED), ("1", "up", GREEN)),
         legend=INSTANCE_LEGEND,
         background=True,
+        empty_colour=ORANGE,
     ),
     stat(
         "Workers failing",
@@ -55,6 +59,7 @@ HEALTH = row(
         links=TO_OVERVIEW,
         steps=NONE_IS_GOOD,
         background=True,
+        empty_colour=ORANGE,
     ),
     stat(
         "Version",
@@ -174,7 +179,8 @@ PROGRESS = row(
             )
         ],
         links=TO_OVERVIEW,
-        empty="no failures",
+        colour=shades_of(RED),
+        empty=NONE_KNOWN,
     ),
     timeseries(
         "Batches in an hour",
@@ -230,7 +236,7 @@ PROGRESS = row(
         links=TO_OVERVIEW,
         size=(4, 8),
         steps=thresholds((None, YELLOW), (-60, GREEN), (60, YELLOW), (300, RED)),
-        empty="AWS is not asked",
+        empty="not known",
     ),
     stat(
         "Data overdue now",
@@ -285,7 +291,7 @@ COST = row(
         "max by (BY) (cloudtrail_tls_exporter_budget_used_bytes{OF_SOURCE} / cloudtrail_tls_exporter_budget_bytes{OF_SOURCE})",
         links=TO_OVERVIEW,
         steps=thresholds((None, GREEN), (0.8, YELLOW), (1, RED)),
-        empty="no budget",
+        empty=NONE_KNOWN,
     ),
     stat(
         "Budget exhausted",
@@ -295,7 +301,7 @@ COST = row(
         links=TO_OVERVIEW,
         steps=NONE_IS_GOOD,
         mappings=words(("0", "no", GREEN), ("1", "yes", RED)),
-        empty="no budget",
+        empty=NONE_KNOWN,
     ),
     timeseries(
         "Cost of the day before",
@@ -317,7 +323,7 @@ COST = row(
         ],
         links=TO_OVERVIEW,
         size=(12, 6),
-        empty="no budget",
+        empty=NONE_KNOWN,
     ),
     timeseries(
         "AWS requests, by operation",
@@ -331,7 +337,7 @@ COST = row(
         ],
         links=TO_OVERVIEW,
         size=(12, 6),
-        empty="AWS is not asked",
+        empty=NONE_KNOWN,
         min_step="5m",
     ),
     timeseries(
@@ -346,7 +352,8 @@ COST = row(
         ],
         links=TO_OVERVIEW,
         size=(12, 6),
-        empty="no errors",
+        colour=shades_of(RED),
+        empty=NONE_KNOWN,
     ),
 )
 

@@ -5,8 +5,10 @@ from parts import (
     BY_SHARE,
     BY_VERSION,
     FEW_IS_GOOD,
+    FOUND,
     GREEN,
     NONE_IS_GOOD,
+    NONE_KNOWN,
     ORANGE,
     OUTDATED_LINES,
     RED,
@@ -60,7 +62,7 @@ NOW = row(
         or_zero(f"count by (BY) ({OUTDATED.format(by='BY, account_id')} > 0)"),
         links=TO_SERVICE,
         size=(4, 6),
-        steps=NONE_IS_GOOD,
+        steps=FOUND,
     ),
     stat(
         "Services affected",
@@ -69,7 +71,7 @@ NOW = row(
         or_zero(f"count by (BY) ({OUTDATED.format(by='BY, aws_service')} > 0)"),
         links=TO_SERVICE,
         size=(4, 6),
-        steps=NONE_IS_GOOD,
+        steps=FOUND,
     ),
     stat(
         "Latest run began",
@@ -79,7 +81,7 @@ NOW = row(
         "1000 * max by (BY) (cloudtrail_tls_outdated_since_timestamp_seconds{OF_SERVICE})",
         links=TO_SERVICE,
         size=(4, 6),
-        empty="no run",
+        empty=NONE_KNOWN,
     ),
     stat(
         "Last outdated call",
@@ -88,7 +90,7 @@ NOW = row(
         "1000 * max by (BY) (cloudtrail_tls_outdated_last_call_timestamp_seconds{OF_SERVICE})",
         links=TO_SERVICE,
         size=(4, 6),
-        empty="none known",
+        empty=NONE_KNOWN,
     ),
 )
 
@@ -166,7 +168,7 @@ TREND = row(
         size=(6, 8),
         series_links=callers_link("series", "source", account="account_id"),
         colour=OUTDATED_LINES,
-        empty="no outdated calls",
+        empty=NONE_KNOWN,
     ),
     timeseries(
         "Outdated calls, by service",
@@ -177,7 +179,7 @@ TREND = row(
         size=(6, 8),
         series_links=callers_link("series", "source", service="aws_service"),
         colour=OUTDATED_LINES,
-        empty="no outdated calls",
+        empty=NONE_KNOWN,
     ),
     timeseries(
         "Calls, by TLS version",

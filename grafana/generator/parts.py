@@ -63,6 +63,7 @@ def thresholds(*steps: tuple[float | None, str]) -> dict:
 
 NEUTRAL = thresholds((None, "blue"))
 NONE_IS_GOOD = thresholds((None, GREEN), (1, RED))
+FOUND = thresholds((None, "text"), (1, RED))  # 0 is no verdict: the headline has it
 FEW_IS_GOOD = thresholds((None, GREEN), (1, YELLOW))
 TOWARDS_ALL = thresholds((None, ORANGE), (0.5, YELLOW), (0.95, GREEN))  # red is for what is outdated or broken
 
@@ -114,6 +115,10 @@ def words(*pairs: tuple[str, str, str]) -> list[dict]:
         value: {"index": index, "text": word, "color": colour} for index, (value, word, colour) in enumerate(pairs)
     }
     return [{"type": "value", "options": options}]
+
+
+# What panels say that are rightly empty. It must hold, too, where Prometheus has nothing at all: blind is not clean.
+NONE_KNOWN = "none known"
 
 
 def nothing(word: str, colour: str = GREY) -> dict:
@@ -307,11 +312,23 @@ LABEL_COLUMNS = {
 }
 
 # What is long has what these leave.
-NARROW = {"Cluster": 90, "Source": 110, "Account": 130, "Version": 90, "Calls": 100, "Series": 100, "Limit": 100, "Folded": 100}
+NARROW = {"Cluster": 90, "Source": 110, "Account": 130, "Version": 90, "Calls": 100}
+NARROW |= {"Series": 90, "Limit": 90, "Folded": 90}
 
 
 def table(
-    title, description, unit_name, values, labels, *, links, sort, size=(24, 8), overrides=(), descending=True, empty=None
+    title,
+    description,
+    unit_name,
+    values,
+    labels,
+    *,
+    links,
+    sort,
+    size=(24, 8),
+    overrides=(),
+    descending=True,
+    empty=None,
 ) -> dict:
     """One row for each set of `labels`; `values` are (column, expression). Sorted by the column `sort`.
 

@@ -1,8 +1,9 @@
 """Tables that stand on more than one dashboard: what is outdated, who makes the calls, and which accounts are seen."""
 
 from parts import (
+    FOUND,
     LABEL_COLUMNS,
-    NONE_IS_GOOD,
+    NONE_KNOWN,
     VERSION_COLUMN,
     WRAPPED,
     YELLOW,
@@ -20,7 +21,6 @@ _TO_CALLERS = row_links(callers_link("row", "Source", "Account", "Service"))
 _OVER = {"id": "noValue", "value": "over"}
 
 
-NONE_OUTDATED = "no outdated calls"
 
 
 def _runs(labels: list[str], values: list[tuple[str, str]], title: str, description: str, links) -> dict:
@@ -35,7 +35,7 @@ def _runs(labels: list[str], values: list[tuple[str, str]], title: str, descript
         links=links,
         sort="Last call",
         size=(24, 6),
-        empty=NONE_OUTDATED,
+        empty=NONE_KNOWN,
         overrides=[column(LABEL_COLUMNS["aws_service"], _TO_CALLERS), *versions, *dates, column("Since", _OVER)],
     )
 
@@ -105,7 +105,7 @@ def callers(links) -> dict:
         links=links,
         sort="Calls",
         size=(24, 7),
-        empty=NONE_OUTDATED,
+        empty=NONE_KNOWN,
         overrides=[
             column(LABEL_COLUMNS["aws_service"], _TO_CALLERS),
             VERSION_COLUMN,
@@ -137,7 +137,7 @@ def accounts(links, size: tuple[int, int]) -> dict:
         size=size,
         overrides=[
             column(LABEL_COLUMNS["account_id"], row_links(callers_link("row", "Source", account="Account"))),
-            column("Outdated", *coloured_number(NONE_IS_GOOD)),
+            column("Outdated", *coloured_number(FOUND)),
             column("Control", *coloured_number(thresholds((None, YELLOW), (1, "text")))),
             column("Newest record", unit("dateTimeFromNow")),
         ],

@@ -1,7 +1,7 @@
 """Plays the scripted history and draws all dashboards in each chapter: run by grafana/render/run.
 
-The history is that of tests/live, where a day is a minute, and so it is for what a dashboard holds against the clock: the
-least step of a graph, thresholds in seconds, and what an expression writes as `15 * 60`. Ranges and offsets stay.
+The history is that of tests/live, where a day is a minute, and so it is for what a dashboard holds against the clock:
+the least step of a graph, thresholds in seconds, and what an expression writes as `15 * 60`. Ranges and offsets stay.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ import sys
 import time
 from pathlib import Path
 
-from expected import expected, unexpected_data
-
 ROOT = Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / "tests" / "live"), str(ROOT / "tests" / "alerts")]
 
-import scaled  # noqa: E402
-from history import CHAPTERS  # noqa: E402
-from stack import Stack  # noqa: E402
+import scaled
+from expected import expected, unexpected_data
+from history import CHAPTERS
+from stack import Stack
 
 BOARDS = sorted((ROOT / "grafana").glob("*.json"))
 PICTURES = ROOT / "target" / "render"
@@ -33,22 +32,24 @@ SCRAPE_INTERVAL = "1s"
 def quicker(board: dict) -> dict:
     """The dashboard for a history in which a day is a minute."""
     made = json.loads(json.dumps(board))
+    product = lambda found: f"{quick(int(found[1]) * int(found[2])):g}"
     for panel in made["panels"]:
         defaults = panel.get("fieldConfig", {}).get("defaults", {})
         if defaults.get("unit") == "s":
             for step in defaults.get("thresholds", {}).get("steps", []):
-                step["value"] = step["value"] and step["value"] / scaled.DAY_IS_A_MINUTE
+                if step["value"] and step["value"] > 0:
+                    step["value"] = quick(step["value"])
         for target in panel.get("targets", []):
-            target["expr"] = scaled.SECONDS.sub(seconds, target["expr"])
+            target["expr"] = scaled.SECONDS.sub(product, target["expr"])
             if "interval" in target:
                 least = scaled.milliseconds(SCRAPE_INTERVAL)
-                target["interval"] = f"{max(least, scaled.milliseconds(target['interval']) // scaled.DAY_IS_A_MINUTE)}ms"
+                step = scaled.milliseconds(target["interval"]) // scaled.DAY_IS_A_MINUTE
+                target["interval"] = f"{max(least, step)}ms"
     return made
 
 
-def seconds(found) -> str:
-    shortest = scaled.milliseconds(scaled.SHORTEST) / 1000
-    return f"{max(shortest, int(found[1]) * int(found[2]) / scaled.DAY_IS_A_MINUTE):g}"
+def quick(seconds: float) -> float:
+    return max(scaled.milliseconds(scaled.SHORTEST) / 1000, seconds / scaled.DAY_IS_A_MINUTE)
 
 
 def draw(prometheus: str, since: float, chapter: str) -> list[dict]:
@@ -68,14 +69,15 @@ def draw(prometheus: str, since: float, chapter: str) -> list[dict]:
         "boards": boards,
     }
     command = ["node", str(NPM / "shoot.mjs")]
-    return json.loads(subprocess.run(command, input=json.dumps(asked), stdout=subprocess.PIPE, text=True, check=True).stdout)
+    drawn = subprocess.run(command, input=json.dumps(asked), stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(drawn.stdout)
 
 
 def lacks(name: str, chapter: str, findings: list[dict]) -> list[str]:
     """What is amiss with a dashboard, a line each."""
     said = [found for found in findings if not expected(name, chapter, found)]
     lines = [f"{found['where']}: {found['kind']} {found['detail']}".rstrip() for found in said]
-    return lines + [f"{title}: has data, and expected.py says none" for title in unexpected_data(name, chapter, findings)]
+    return lines + [f"{title}: data that was not expected" for title in unexpected_data(name, chapter, findings)]
 
 
 def main() -> int:
