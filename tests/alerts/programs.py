@@ -18,15 +18,18 @@ class Program:
     """A program that serves HTTP on a port of this machine."""
 
     def __init__(self, command: list[str], port: int, log: pathlib.Path) -> None:
+        self.command, self.log = command, log
         self.url = f"http://127.0.0.1:{port}"
-        self.log = log
-        with open(log, "w", encoding="utf-8") as file:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+        self.start()
+
+    def start(self) -> None:
+        with open(self.log, "a", encoding="utf-8") as file:
+            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
         until = time.monotonic() + DEADLINE
         while not self._ready():
             if self.process.poll() is not None or time.monotonic() > until:
                 self.close()
-                raise AssertionError(f"{command[0]} does not start:\n{log.read_text(encoding='utf-8')}")
+                raise AssertionError(f"{self.command[0]} does not start:\n{self.log.read_text(encoding='utf-8')}")
             time.sleep(0.05)
 
     def _ready(self) -> bool:
@@ -37,5 +40,6 @@ class Program:
         return True
 
     def close(self) -> None:
+        """Kills it, as a crash would."""
         self.process.kill()
         self.process.wait()

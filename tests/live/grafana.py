@@ -89,7 +89,8 @@ def answers(
 def ask(stack: Stack, expr: str, instant: bool, at: float, since: float) -> list[dict]:
     if instant:
         return stack.api("query", query=expr, time=at)
-    return stack.api("query_range", query=expr, start=since, end=at, step=STEP)
+    start = at - (at - since) // STEP * STEP  # so that the last point is of that moment
+    return stack.api("query_range", query=expr, start=start, end=at, step=STEP)
 
 
 def annotations(stack: Stack, board: dict, at: float, since: float) -> list[dict]:

@@ -7,13 +7,14 @@ that a page lasts.
 from __future__ import annotations
 
 import functools
+import re
 import time
 from dataclasses import dataclass
 
 import grafana
 import history
 from grafana import boards
-from stack import CLUSTER, JOB, SOURCE, Stack
+from stack import CLUSTER, JOB, SOURCE, Stack, rules
 
 SELECTIONS = ("all", "one", "two")
 
@@ -26,6 +27,11 @@ class Chapter:
     answers: list[grafana.Answer]
     annotations: dict[str, list[dict]]  # by file
     notifications: list[tuple[str, list[dict]]]  # those that came in this chapter
+    rules: list[dict]  # how Prometheus fares with each
+    runbook: list[tuple[str, list[dict]]]  # its queries for the legacy caller's account and service, and what they give
+    complaints: list[str]  # of all programs, since the begin
+    restarts: float  # of the exporter, as Prometheus saw them
+    resets: float  # of counters of calls
 
 
 def selected(selection: str, instance: str) -> dict[str, list[str]]:
@@ -62,12 +68,31 @@ def chapters() -> dict[str, Chapter]:
             if name in ENDS_WITH:
                 stack.wait(lambda: has_come(stack, *ENDS_WITH[name]), " ".join(ENDS_WITH[name]))
             seen[name] = look(stack, began, before)
+            if name == "legacy":
+                stack.crash_exporter()  # while the page fires
     return seen
+
+
+def of_the_runbook() -> list[str]:
+    text = (rules.ALERTS / "RUNBOOK.md").read_text(encoding="utf-8")
+    queries = re.findall(r"^```promql\n(.+?)\n```$", text, re.MULTILINE | re.DOTALL)
+    example = {"111122223333": history.LEGACY_ACCOUNT, "kms": history.LEGACY.service}
+    return [re.sub("|".join(example), lambda found: example[found[0]], query) for query in queries]
+
+
+def number(stack: Stack, expr: str) -> float:
+    [found] = stack.query(expr)
+    return float(found["value"][1])
 
 
 def look(stack: Stack, began: float, before: int) -> Chapter:
     at = time.time()
-    found = Chapter({}, [], {}, stack.webhook.notifications[before:])
+    notifications = stack.webhook.notifications[before:]
+    evaluated = [rule for group in stack.api("rules")["groups"] for rule in group["rules"]]
+    asked = [(query, stack.query(query)) for query in of_the_runbook()]
+    restarts = number(stack, "changes(process_start_time_seconds[10m])")
+    resets = number(stack, "sum(resets(cloudtrail_tls_calls_total[10m]))")
+    found = Chapter({}, [], {}, notifications, evaluated, asked, stack.complaints(), restarts, resets)
     for file, board in boards.load().items():
         found.options[file] = grafana.options(stack, board)
         found.annotations[file] = grafana.annotations(stack, board, at, began)

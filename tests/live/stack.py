@@ -23,6 +23,7 @@ to see, it begins with the exporter's own first scrape as if of a week ago.
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -55,7 +56,7 @@ SEEN = {
     "clean": "count_over_time(cloudtrail_tls_exporter_build_info[10s]) >= 5 and on (job)"
     " sum by (job) (rate(cloudtrail_tls_calls_total[10s])) > 0",
     "legacy": "sum(count_over_time(cloudtrail_tls_outdated_window_calls[10s])) >= 4",
-    "migration": "sum(cloudtrail_tls_account_outdated_window_calls) == 0",
+    "migration": "sum(max_over_time(cloudtrail_tls_account_outdated_window_calls[3s])) == 0",
     "failing": "cloudtrail_tls_exporter_source_up == 0",
 }
 
@@ -121,7 +122,7 @@ class Stack:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind:
+        if kind and issubclass(kind, Exception):
             print(self.logs(), file=sys.stderr)
         self._closing.close()
 
@@ -137,8 +138,8 @@ class Stack:
         (folder / "config.toml").write_text(exporter_config(folder))
         port = free_port()
         command = [str(EXPORTER), f"--config.file={folder}/config.toml", f"--web.listen-address=127.0.0.1:{port}"]
-        exporter = self._ends(Program(command, port, folder / "exporter.log"))
-        self.exporter, self.alertmanager = exporter.url, alertmanager.url
+        self._exporter = self._ends(Program(command, port, folder / "exporter.log"))
+        self.exporter, self.alertmanager = self._exporter.url, alertmanager.url
 
         self.instance = f"127.0.0.1:{port}"
         self._write_week_ago()
@@ -174,18 +175,23 @@ class Stack:
         self.history.enter(name)
         self.wait(lambda: self.query(SEEN[name]), f"chapter {name}", LEAVES_THE_WINDOW)
 
+    def crash_exporter(self) -> None:
+        """Kills the exporter and starts it anew, over the same store."""
+        self._exporter.close()
+        self._exporter.start()
+
     def query(self, expr: str) -> list[dict]:
         """What Prometheus says now."""
         return self.api("query", query=expr)
 
-    def api(self, path: str, **parameters: str | float) -> list:
+    def api(self, path: str, **parameters: str | float) -> list | dict:
         """The data of an answer of Prometheus' API, or its `result`. A ValueError tells what Prometheus refused."""
         try:
             answer = json.loads(get(f"{self.prometheus}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"))
         except urllib.error.HTTPError as error:
             raise ValueError(f"{parameters}: {error.read().decode()}") from None
         data = answer["data"]
-        return data["result"] if isinstance(data, dict) else data
+        return data.get("result", data) if isinstance(data, dict) else data
 
     def wait(self, done: Callable[[], object], what: str, deadline: float = DEADLINE) -> object:
         """Asks again and again until there is something, and gives it."""
@@ -195,6 +201,11 @@ class Stack:
                 raise AssertionError(f"{what} did not come within {deadline:.0f} s")
             time.sleep(0.2)
         return found
+
+    def complaints(self) -> list[str]:
+        """What the programs have warned of so far."""
+        lines = [line for log in sorted(self.folder.glob("*.log")) for line in log.read_text().splitlines()]
+        return [line for line in lines if re.search(r"\blevel=(warn|error)", line)]
 
     def logs(self) -> str:
         """The ends of the logs."""

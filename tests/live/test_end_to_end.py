@@ -6,7 +6,7 @@ import unittest
 
 import history
 import run
-from stack import CLUSTER, JOB, SOURCE
+from stack import CLUSTER, JOB, SOURCE, rules
 
 CLEAN, LEGACY, MIGRATION, FAILING = history.CHAPTERS
 PAGE, BLIND = "CloudtrailTlsOutdatedRegression", "CloudtrailTlsDataStale"
@@ -44,6 +44,11 @@ class EndToEnd(unittest.TestCase):
         self.assertEqual((page["status"], page["fingerprint"]), ("resolved", begun["fingerprint"]))
         self.assertEqual(page["startsAt"], begun["startsAt"])
 
+    def test_a_crash_of_the_exporter_is_no_second_page_and_loses_no_call(self) -> None:
+        self.assertEqual((self.chapters[LEGACY].restarts, self.chapters[MIGRATION].restarts), (0, 1))
+        self.assertEqual(self.chapters[MIGRATION].resets, 0)
+        self.assertEqual([page["status"] for page in self.sent(MIGRATION, "pager")], ["resolved"])
+
     def test_a_broken_source_is_paged_instead(self) -> None:
         [page] = self.sent(FAILING, "pager")
         labels = {"alertname": BLIND, "severity": "critical", **OF_SOURCE}
@@ -51,6 +56,27 @@ class EndToEnd(unittest.TestCase):
         text = page["annotations"]["description"]
         self.assertRegex(text, r"^trail: what happened in the last [\d.]+s is not counted\.")
         self.assertIn("Failures in the last two hours: not_found.", text)
+
+    def test_the_runbook_leads_from_the_page_to_the_caller(self) -> None:
+        """Its first query; every one has an answer while the alert fires that leads there."""
+        queries = self.chapters[LEGACY].runbook
+        self.assertEqual([query for query, result in queries if not result], [])
+        [caller] = queries[0][1]
+        told = (caller["metric"]["principal"], caller["metric"]["user_agent"])
+        self.assertEqual(told, (history.LEGACY_PRINCIPAL, history.LEGACY.caller.user_agent))
+
+    def test_prometheus_evaluates_every_rule(self) -> None:
+        for chapter, seen in self.chapters.items():
+            shipped = sorted(rules.name(rule) for rule in rules.rules())
+            self.assertEqual(sorted(rule["name"] for rule in seen.rules), shipped)
+            ill = [(rule["name"], rule["lastError"]) for rule in seen.rules if rule["health"] != "ok"]
+            self.assertEqual(ill, [], chapter)
+
+    def test_no_program_complains_but_of_the_broken_source(self) -> None:
+        self.assertEqual(self.chapters[MIGRATION].complaints, [])
+        self.assertNotEqual(self.chapters[FAILING].complaints, [])
+        for line in self.chapters[FAILING].complaints:
+            self.assertIn("reason=not_found", line)
 
     def test_tickets_are_those_of_the_same_causes(self) -> None:
         names = {

@@ -91,6 +91,7 @@ ALL = {
     (EXPORTER, "Backlog", "A"): (*[less_than(10)] * 3, more_than(5)),
     (EXPORTER, "Clean history", "A"): (more_than(600),) * 4,
     (EXPORTER, "Cost of 24 h", "A"): (0, 0, 0, 0),
+    (EXPORTER, "Scans of a record", "A"): (lambda scans: 0.9 < scans < 1.1,) * 4,
     (EXPORTER, "Store in memory", "A"): (0, 0, 0, 0),
 }
 # … with one account and service, those of the legacy caller, …
@@ -105,6 +106,35 @@ TWO = {
     (OVERVIEW, "TLS 1.3", "A"): (0.5, less_than(0.5), 0.75, 0.75),
     (OVERVIEW, "Post-quantum", "A"): (0, 0, 0.5, 0.5),
     (MIGRATING, "Pairs of account and service that have not arrived", "C"): (4, 4, 2, 2),
+}
+
+
+# Tables by one label, before the migration and after it.
+ROWS = {
+    ("Services by share of TLS 1.3", "aws_service", "B"): (
+        {"kms": 1, "s3": 0.5, "dynamodb": 0},
+        {"kms": 1, "s3": 1, "dynamodb": 0.5},
+    ),
+    ("Services by share of TLS 1.3", "aws_service", "C"): (
+        {"kms": 0, "s3": 0, "dynamodb": 0},
+        {"kms": 0, "s3": 0.5, "dynamodb": 0.5},
+    ),
+    ("Services by share of post-quantum key exchange", "aws_service", "B"): (
+        {"kms": 0, "s3": 0.5, "dynamodb": 0},
+        {"kms": 1, "s3": 1, "dynamodb": 0},
+    ),
+    ("Services by share of post-quantum key exchange", "aws_service", "C"): (
+        {"kms": 0, "s3": 0, "dynamodb": 0},
+        {"kms": 1, "s3": 0.5, "dynamodb": 0},
+    ),
+    ("Accounts by share of TLS 1.3", "account_id", "B"): (
+        dict.fromkeys(history.ACCOUNTS, 0.5),
+        dict.fromkeys(history.ACCOUNTS, 0.875),
+    ),
+    ("Accounts by share of post-quantum key exchange", "account_id", "C"): (
+        dict.fromkeys(history.ACCOUNTS, 0),
+        dict.fromkeys(history.ACCOUNTS, 0.5),
+    ),
 }
 
 
@@ -178,22 +208,33 @@ class Queries(unittest.TestCase):
         self.assertLessEqual(set(WITHOUT_DATA), titles)
 
     def test_numbers_are_those_of_the_history(self) -> None:
-        for number, (chapter, seen) in enumerate(self.chapters.items()):
-            answers = {(one.selection, one.file, one.query.title, one.query.ref): one for one in seen.answers}
+        for number, chapter in enumerate(history.CHAPTERS):
             for selection, table in {"all": ALL, "one": ONE, "two": TWO}.items():
                 for place, expected in table.items():
                     with self.subTest(chapter=chapter, selection=selection, panel=place):
-                        [last] = [values[-1] for values in answers[selection, *place].samples]
+                        [last] = [values[-1] for values in self.answer(chapter, *place, selection).samples]
                         if callable(expected[number]):
                             self.assertTrue(expected[number](last), last)
                         else:
                             self.assertAlmostEqual(last, expected[number])
 
-    def rows(self, chapter: str, file: str, title: str, ref: str = "A") -> list[dict[str, str]]:
-        wanted = ("all", file, title, ref)
+    def test_rows_are_those_of_the_history(self) -> None:
+        for (title, label, ref), (before, after) in ROWS.items():
+            for chapter, expected in {CLEAN: before, MIGRATION: after, FAILING: after}.items():
+                with self.subTest(chapter=chapter, panel=title, ref=ref):
+                    answer = self.answer(chapter, MIGRATING, title, ref)
+                    found = {labels[label]: values[0] for labels, values in zip(answer.labels, answer.samples)}
+                    self.assertEqual(found, expected)
+
+    def answer(self, chapter: str, file: str, title: str, ref: str, selection: str = "all") -> Answer:
+        wanted = (selection, file, title, ref)
         answers = self.chapters[chapter].answers
         [found] = [one for one in answers if (one.selection, one.file, one.query.title, one.query.ref) == wanted]
-        return [{name: labels[name] for name in labels if name not in ("cluster", "job")} for labels in found.labels]
+        return found
+
+    def rows(self, chapter: str, file: str, title: str) -> list[dict[str, str]]:
+        labels = self.answer(chapter, file, title, "A").labels
+        return [{name: value for name, value in each.items() if name not in ("cluster", "job")} for each in labels]
 
     def test_the_legacy_caller_is_named(self) -> None:
         call = {"source": SOURCE, "account_id": history.LEGACY_ACCOUNT, "aws_service": history.LEGACY.service}
