@@ -1,27 +1,19 @@
 """The dashboard of the exporter itself: is it up, how old is its data, what fails, and what it costs."""
 
-from parts import (
+from colours import (
     FEW_IS_GOOD,
     GREEN,
+    IN_TIME_IS_GOOD,
     NONE_IS_GOOD,
     NONE_KNOWN,
     ORANGE,
     RED,
-    SOURCE_LEGEND,
-    TO_OVERVIEW,
     YELLOW,
-    coloured_number,
-    column,
-    dashboard,
-    row,
     shades_of,
-    stat,
-    table,
     thresholds,
-    timeseries,
-    unit,
     words,
 )
+from parts import SOURCE_LEGEND, TO_OVERVIEW, coloured_number, column, dashboard, row, stat, table, timeseries, unit
 from queries import FAILING_WORKERS, OVERDUE_SOURCE, OVERDUE_WORKER, of_exporters
 from variables import OF_EXPORTERS
 
@@ -159,6 +151,7 @@ PROGRESS = row(
         "s",
         [(OVERDUE_WORKER, WORKER_LEGEND)],
         links=TO_OVERVIEW,
+        colour=shades_of(ORANGE),
     ),
     timeseries(
         "Backlog",
@@ -166,6 +159,7 @@ PROGRESS = row(
         "s",
         [("max by (WORKER) (cloudtrail_tls_exporter_backlog_seconds{OF_SOURCE})", WORKER_LEGEND)],
         links=TO_OVERVIEW,
+        colour=shades_of(ORANGE),
         soft_max=60,
     ),
     timeseries(
@@ -245,7 +239,7 @@ PROGRESS = row(
         OVERDUE_SOURCE,
         links=TO_OVERVIEW,
         size=(8, 8),
-        steps=thresholds((None, GREEN), (900, YELLOW), (3600, RED)),
+        steps=IN_TIME_IS_GOOD,
         decimals=0,
     ),
 )

@@ -1,13 +1,12 @@
 """The dashboard of the move: how far TLS 1.3 and post-quantum key exchange are, and what has still to move."""
 
+from colours import BY_WHAT_IS_LEFT, FEW_IS_GOOD, IN_TIME_IS_GOOD, SHARE_COLOURS, shades_of, target_line, thresholds
 from parts import (
-    BY_WHAT_IS_LEFT,
-    FEW_IS_GOOD,
     GAUGE_CELL,
     LABEL_COLUMNS,
-    SHARE_COLOURS,
     SIGNED,
     SOURCE_LEGEND,
+    TO_EXPORTER,
     TO_OVERVIEW,
     TO_SERVICE,
     callers_link,
@@ -17,15 +16,12 @@ from parts import (
     gauge,
     row,
     row_links,
-    shades_of,
     stat,
     table,
-    target_line,
-    thresholds,
     timeseries,
     unit,
 )
-from queries import or_zero, post_quantum_share, share, tls13_share
+from queries import OVERDUE_SOURCE, or_zero, post_quantum_share, share, tls13_share
 from variables import OF_CALLS, target_variable
 
 WEEK = " offset 7d"
@@ -127,7 +123,7 @@ BURN_DOWN = row(
         "short",
         or_zero(f"count by (BY) ({tls13_share('BY, aws_service')} == 1)"),
         links=TO_SERVICE,
-        size=(6, 4),
+        size=(5, 4),
     ),
     stat(
         "Services partly on TLS 1.3",
@@ -135,7 +131,7 @@ BURN_DOWN = row(
         "short",
         or_zero(f"count by (BY) (({tls13_share('BY, aws_service')} > 0) < 1)"),
         links=TO_SERVICE,
-        size=(6, 4),
+        size=(5, 4),
         steps=FEW_IS_GOOD,
     ),
     stat(
@@ -144,7 +140,7 @@ BURN_DOWN = row(
         "short",
         or_zero(f"count by (BY) ({tls13_share('BY, aws_service')} == 0)"),
         links=TO_SERVICE,
-        size=(6, 4),
+        size=(5, 4),
         steps=FEW_IS_GOOD,
     ),
     stat(
@@ -154,9 +150,19 @@ BURN_DOWN = row(
         "percentunit",
         share("cloudtrail_tls_key_exchange_window_calls", 'key_exchange="unreported"', 'key_exchange!="none"'),
         links=TO_SERVICE,
-        size=(6, 4),
+        size=(5, 4),
         steps=thresholds((None, "blue"), (0.5, "yellow")),
         decimals=1,
+    ),
+    stat(
+        "Data overdue",
+        "How much later the data is than the source's interval and settle allow. Above some minutes the shares on this page "
+        "are of before.",
+        "s",
+        OVERDUE_SOURCE,
+        links=TO_EXPORTER,
+        steps=IN_TIME_IS_GOOD,
+        decimals=0,
     ),
 )
 

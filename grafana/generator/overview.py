@@ -1,29 +1,30 @@
 """The dashboard for the wall: is anything outdated now, since when, who; and can a zero be trusted."""
 
 import tables
-from parts import (
+from colours import (
     BY_SHARE,
     BY_VERSION,
     FEW_IS_GOOD,
     FOUND,
-    GREEN,
+    IN_TIME_IS_GOOD,
     NONE_IS_GOOD,
     NONE_KNOWN,
     ORANGE,
     OUTDATED_LINES,
-    RED,
     SAYS_BLIND,
+    YELLOW,
+    thresholds,
+)
+from parts import (
     SOURCE_LEGEND,
     TO_EXPORTER,
     TO_MIGRATION,
     TO_SERVICE,
-    YELLOW,
     callers_link,
     dashboard,
     gauge,
     row,
     stat,
-    thresholds,
     timeseries,
 )
 from queries import (
@@ -103,7 +104,7 @@ TRUST = row(
         "s",
         OVERDUE_SOURCE,
         links=TO_EXPORTER,
-        steps=thresholds((None, GREEN), (900, YELLOW), (3600, RED)),
+        steps=IN_TIME_IS_GOOD,
         decimals=0,
     ),
     stat(

@@ -1,7 +1,7 @@
 """The dashboard behind a service (or account): its calls, versions, key exchanges, and callers."""
 
 import tables
-from parts import (
+from colours import (
     BY_KEY_EXCHANGE,
     BY_POST_QUANTUM,
     BY_VERSION,
@@ -12,12 +12,14 @@ from parts import (
     POST_QUANTUM_COLOURS,
     SAYS_BLIND,
     TOWARDS_ALL,
+    coloured_words,
+)
+from parts import (
     TO_EXPORTER,
     TO_MIGRATION,
     TO_OVERVIEW,
     VERSION_COLUMN,
     callers_link,
-    coloured_words,
     column,
     dashboard,
     row,

@@ -1,18 +1,15 @@
 """Tables that stand on more than one dashboard: what is outdated, who makes the calls, and which accounts are seen."""
 
+from colours import FOUND, NONE_KNOWN, YELLOW, thresholds
 from parts import (
-    FOUND,
     LABEL_COLUMNS,
-    NONE_KNOWN,
     VERSION_COLUMN,
     WRAPPED,
-    YELLOW,
     callers_link,
     coloured_number,
     column,
     row_links,
     table,
-    thresholds,
     unit,
     width,
 )
