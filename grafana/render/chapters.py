@@ -27,6 +27,7 @@ NPM = PICTURES / "npm"
 SHOWN = 70  # seconds of a chapter that a picture has: the window of a minute is full of it
 WIDTH = 1600
 SCRAPE_INTERVAL = "1s"
+SECONDS = {"s", "dtdhms"}  # units
 
 
 def quicker(board: dict) -> dict:
@@ -35,7 +36,7 @@ def quicker(board: dict) -> dict:
     product = lambda found: f"{quick(int(found[1]) * int(found[2])):g}"
     for panel in made["panels"]:
         defaults = panel.get("fieldConfig", {}).get("defaults", {})
-        if defaults.get("unit") == "s":
+        if defaults.get("unit") in SECONDS:
             for step in defaults.get("thresholds", {}).get("steps", []):
                 if step["value"] and step["value"] > 0:
                     step["value"] = quick(step["value"])

@@ -13,7 +13,13 @@ const SITE = "http://dashboards.invalid"; // every request to it is answered bel
 const PACKAGES = path.join(HERE, "node_modules");
 const FONTS = path.join(PACKAGES, "@fontsource-variable/inter/files");
 const ICONS = path.join(PACKAGES, "@grafana/ui/dist/public/img/icons");
-const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".woff2": "font/woff2" };
+const TYPES = {
+  ".html": "text/html",
+  ".js": "text/javascript",
+  ".css": "text/css",
+  ".svg": "image/svg+xml",
+  ".woff2": "font/woff2",
+};
 
 function fileOf(url) {
   const { pathname } = new URL(url);
@@ -21,7 +27,7 @@ function fileOf(url) {
     return path.join(ICONS, pathname.slice("/public/build/img/icons/".length));
   }
   if (pathname.startsWith("/public/fonts/")) {
-    return path.join(FONTS, "inter-latin-wght-normal.woff2");
+    return path.join(FONTS, "inter-latin-wght-normal.woff2"); // of every weight
   }
   return path.join(HERE, "site", pathname);
 }
@@ -74,7 +80,10 @@ for await (const chunk of process.stdin) {
   chunks.push(chunk);
 }
 const input = JSON.parse(Buffer.concat(chunks));
-const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox"] });
+const browser = await chromium.launch({
+  executablePath: "/usr/bin/chromium",
+  args: ["--no-sandbox"], // root has none, and the page is our own
+});
 try {
   const drawn = [];
   for (const board of input.boards) {

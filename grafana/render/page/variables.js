@@ -24,14 +24,24 @@ export class Variables {
       } else if (type === "custom") {
         this.set(name, variable.current.value, variable.current.text);
       } else if (type === "query") {
-        const found = await prometheus.labelValues(this.put(variable.query, `variable ${name}`));
-        if (found.length === 0) {
-          this.findings.add("variable without values", name, variable.query);
-        }
-        this.set(name, variable.allValue, `All (${found.length})`);
+        this.set(name, variable.allValue, `All (${await this.offered(variable, prometheus)})`);
       } else {
         this.findings.add("unknown kind of variable", name, type);
       }
+    }
+  }
+
+  // How many values the variable offers.
+  async offered({ name, query }, prometheus) {
+    try {
+      const found = await prometheus.labelValues(this.put(query, `variable ${name}`));
+      if (found.length === 0) {
+        this.findings.add("variable without values", name, query);
+      }
+      return found.length;
+    } catch (error) {
+      this.findings.add("query error", `variable ${name}`, error.message);
+      return 0;
     }
   }
 
