@@ -193,7 +193,7 @@ TREND = row(
             )
         ],
         links=TO_SERVICE,
-        size=(6, 8),
+        size=(12, 8),
         overrides=BY_VERSION,
     ),
     timeseries(
@@ -207,7 +207,7 @@ TREND = row(
             )
         ],
         links=TO_SERVICE,
-        size=(6, 8),
+        size=(24, 7),
         overrides=BY_VERSION,
         min_step="1h",
     ),

@@ -102,6 +102,8 @@ def stat(
         "textMode": "name" if more.get("name_only") else "auto",
         "reduceOptions": _reduced(),
     }
+    if unit == "dateTimeFromNow":  # long: one below the other is larger
+        made["options"]["orientation"] = "horizontal"
     return made
 
 
@@ -225,7 +227,7 @@ LABEL_COLUMNS = {
 }
 
 # What is long has what these leave.
-NARROW = {"Cluster": 90, "Source": 110, "Account": 130, "Version": 90, "Calls": 100}
+NARROW = {"Cluster": 90, "Source": 150, "Account": 130, "Version": 90, "Calls": 100}
 NARROW |= {"Series": 90, "Limit": 90, "Folded": 90}
 
 

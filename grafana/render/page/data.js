@@ -1,13 +1,20 @@
 // What a panel shows: its queries asked, its transformations and field options applied; and what is amiss with it.
 
-import { applyFieldOverrides, cacheFieldDisplayNames, standardTransformersRegistry, transformDataFrame } from "@grafana/data";
+import {
+  applyFieldOverrides,
+  cacheFieldDisplayNames,
+  standardTransformersRegistry,
+  transformDataFrame,
+} from "@grafana/data";
 import { firstValueFrom } from "rxjs";
 import { legendLabels, seriesFrames, tableFrame } from "./prometheus.js";
 import { fieldConfig, fieldOptions } from "./registries.js";
 
 export async function panelData(panel, width, { prometheus, variables, findings, theme }) {
   const where = panel.title;
-  const asked = await Promise.all(panel.targets.map((target) => ask(target, width, where, prometheus, variables, findings)));
+  const asked = await Promise.all(
+    panel.targets.map((target) => ask(target, width, where, prometheus, variables, findings))
+  );
   const ofTables = panel.targets.filter((target) => target.format === "table").length;
   const raw = panel.targets.flatMap((target, index) => {
     const { series, step } = asked[index];
@@ -24,10 +31,7 @@ export async function panelData(panel, width, { prometheus, variables, findings,
   });
   cacheFieldDisplayNames(frames);
   check(panel, asked, raw, frames, findings);
-  const links = [...panel.links, ...(panel.fieldConfig.defaults.links ?? [])].concat(
-    panel.fieldConfig.overrides.flatMap((rule) => rule.properties.filter((one) => one.id === "links").flatMap((one) => one.value))
-  );
-  links.forEach((link) => variables.checkLink(link.url, where, frames));
+  linksOf(panel).forEach((link) => variables.checkLink(link.url, where, frames));
   return frames;
 }
 
@@ -40,6 +44,12 @@ async function ask(target, width, where, prometheus, variables, findings) {
     findings.add("query error", where, `${target.refId}: ${error.message}`);
     return { step, series: [] };
   }
+}
+
+function linksOf({ links, fieldConfig: { defaults, overrides } }) {
+  const properties = overrides.flatMap((rule) => rule.properties);
+  const ofColumns = properties.filter(({ id }) => id === "links").flatMap(({ value }) => value);
+  return [...links, ...(defaults.links ?? []), ...ofColumns];
 }
 
 async function transformed(panel, frames, where, variables, findings) {

@@ -138,7 +138,7 @@ function Arc({ value: { display, field }, width, height, theme, count }) {
           fill="none"
         />
       ))}
-      <text x={x} y={y + radius * 0.15} textAnchor="middle" fontSize={radius * 0.42} fontWeight="500" fill={display.color}>
+      <text x={x} y={y + radius / 7} textAnchor="middle" fontSize={radius * 0.36} fontWeight="500" fill={display.color}>
         {display.text}
         {display.suffix}
       </text>
