@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 import unittest
 
@@ -54,6 +56,12 @@ class Render(unittest.TestCase):
         found = [*no_data("exporter.json", "clean"), *missing]
         lines = ["Backlog: legend label without a series worker_regoin"]
         self.assertEqual(chapters.lacks("exporter.json", "clean", found), lines)
+
+    def test_packages_are_pinned_and_no_registry_is_named(self) -> None:
+        folder = ROOT / "grafana" / "render"
+        wanted = json.loads((folder / "package.json").read_text(encoding="utf-8"))["dependencies"]
+        self.assertTrue(all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in wanted.values()), wanted)
+        self.assertNotIn("://", (folder / "package-lock.json").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
