@@ -169,6 +169,7 @@ TREND = row(
         size=(6, 8),
         series_links=callers_link("series", "source", account="account_id"),
         colour=OUTDATED_LINES,
+        soft_max=1,
         empty=NONE_KNOWN,
     ),
     timeseries(
@@ -180,6 +181,7 @@ TREND = row(
         size=(6, 8),
         series_links=callers_link("series", "source", service="aws_service"),
         colour=OUTDATED_LINES,
+        soft_max=1,
         empty=NONE_KNOWN,
     ),
     timeseries(

@@ -103,7 +103,7 @@ def stat(
         "reduceOptions": _reduced(),
     }
     if unit == "dateTimeFromNow":  # long: one below the other is larger
-        made["options"]["orientation"] = "horizontal"
+        made["options"] |= {"orientation": "horizontal", "wideLayout": False}
     return made
 
 

@@ -118,6 +118,7 @@ VERSIONS = row(
         links=TO_OVERVIEW,
         series_links=callers_link("series", "source", account="account_id", service="aws_service"),
         colour=OUTDATED_LINES,
+        soft_max=1,
         empty=NONE_KNOWN,
     ),
     table(

@@ -81,7 +81,7 @@ function Values({ panel, frames, width, height, show, children }) {
 }
 
 function Stat(props) {
-  const { colorMode, graphMode, textMode } = props.panel.options;
+  const { colorMode, graphMode, textMode, wideLayout = true } = props.panel.options;
   return (
     <Values {...props}>
       {({ value, width, height, theme, count, alignmentFactors, orientation }) => (
@@ -92,7 +92,7 @@ function Stat(props) {
           graphMode={graphMode}
           justifyMode="auto"
           textMode={textMode}
-          wideLayout={true}
+          disableWideLayout={!wideLayout}
           alignmentFactors={alignmentFactors}
           parentOrientation={orientation}
           width={width}
