@@ -1,25 +1,20 @@
 """The dashboard of the exporter itself: is it up, how old is its data, what fails, and what it costs."""
 
-from parts import (
+from colours import (
     FEW_IS_GOOD,
     GREEN,
+    IN_TIME_IS_GOOD,
     NONE_IS_GOOD,
+    NONE_KNOWN,
+    ORANGE,
     RED,
-    SOURCE_LEGEND,
-    TO_OVERVIEW,
     YELLOW,
-    coloured_number,
-    column,
-    dashboard,
-    row,
-    stat,
-    table,
+    shades_of,
     thresholds,
-    timeseries,
-    unit,
     words,
 )
-from queries import OVERDUE_SOURCE, OVERDUE_WORKER, of_exporters
+from parts import SOURCE_LEGEND, TO_OVERVIEW, coloured_number, column, dashboard, row, stat, table, timeseries, unit
+from queries import FAILING_WORKERS, OVERDUE_SOURCE, OVERDUE_WORKER, of_exporters
 from variables import OF_EXPORTERS
 
 WORKER_LEGEND = "{{cluster}} {{source}} {{worker_account}} {{worker_region}}"
@@ -46,6 +41,17 @@ HEALTH = row(
         mappings=words(("0", "down", RED), ("1", "up", GREEN)),
         legend=INSTANCE_LEGEND,
         background=True,
+        empty_colour=ORANGE,
+    ),
+    stat(
+        "Workers failing",
+        "Workers whose last due attempt failed. What was counted before stays, and gets older.",
+        "short",
+        FAILING_WORKERS,
+        links=TO_OVERVIEW,
+        steps=NONE_IS_GOOD,
+        background=True,
+        empty_colour=ORANGE,
     ),
     stat(
         "Version",
@@ -53,6 +59,7 @@ HEALTH = row(
         "short",
         "cloudtrail_tls_exporter_build_info{OF_EXPORTER}",
         links=TO_OVERVIEW,
+        size=(3, 4),
         legend="{{version}}",
         name_only=True,
     ),
@@ -62,6 +69,7 @@ HEALTH = row(
         "dateTimeFromNow",
         of_exporters("1000 * process_start_time_seconds{OF_EXPORTER}"),
         links=TO_OVERVIEW,
+        size=(3, 4),
         legend=INSTANCE_LEGEND,
     ),
     stat(
@@ -78,6 +86,7 @@ HEALTH = row(
         "short",
         "cloudtrail_tls_exporter_config_last_reload_successful{OF_EXPORTER}",
         links=TO_OVERVIEW,
+        size=(3, 4),
         steps=thresholds((None, RED), (1, GREEN)),
         mappings=words(("0", "refused", RED), ("1", "taken", GREEN)),
         legend=INSTANCE_LEGEND,
@@ -86,9 +95,10 @@ HEALTH = row(
         "Clean history",
         "How long the source has been counted without a gap, by its youngest worker. The page on a regression needs 7 days "
         "(regression.quiet_period); below that it is only a warning.",
-        "s",
+        "dtdhms",
         "time() - max by (BY) (cloudtrail_tls_exporter_history_start_timestamp_seconds{OF_SOURCE})",
         links=TO_OVERVIEW,
+        size=(3, 4),
         steps=thresholds((None, YELLOW), (604800, GREEN)),
         decimals=0,
     ),
@@ -118,6 +128,7 @@ HEALTH = row(
         ["cluster", "source", "worker_account", "worker_region"],
         links=TO_OVERVIEW,
         sort="Overdue",
+        size=(24, 6),
         overrides=[
             column(
                 "Up",
@@ -140,6 +151,7 @@ PROGRESS = row(
         "s",
         [(OVERDUE_WORKER, WORKER_LEGEND)],
         links=TO_OVERVIEW,
+        colour=shades_of(ORANGE),
     ),
     timeseries(
         "Backlog",
@@ -147,6 +159,8 @@ PROGRESS = row(
         "s",
         [("max by (WORKER) (cloudtrail_tls_exporter_backlog_seconds{OF_SOURCE})", WORKER_LEGEND)],
         links=TO_OVERVIEW,
+        colour=shades_of(ORANGE),
+        soft_max=60,
     ),
     timeseries(
         "Failures in an hour, by reason",
@@ -159,6 +173,8 @@ PROGRESS = row(
             )
         ],
         links=TO_OVERVIEW,
+        colour=shades_of(RED),
+        empty=NONE_KNOWN,
     ),
     timeseries(
         "Batches in an hour",
@@ -191,6 +207,7 @@ PROGRESS = row(
             (hour("cloudtrail_tls_exporter_late_calls_total", "BY"), f"late calls {SOURCE_LEGEND}"),
         ],
         links=TO_OVERVIEW,
+        soft_max=1,
     ),
     timeseries(
         "Files and duplicates",
@@ -203,6 +220,7 @@ PROGRESS = row(
             (hour("cloudtrail_tls_exporter_dedup_evicted_total", "BY"), f"evicted {SOURCE_LEGEND}"),
         ],
         links=TO_OVERVIEW,
+        soft_max=1,
     ),
     stat(
         "Clock ahead of AWS",
@@ -212,7 +230,7 @@ PROGRESS = row(
         links=TO_OVERVIEW,
         size=(4, 8),
         steps=thresholds((None, YELLOW), (-60, GREEN), (60, YELLOW), (300, RED)),
-        empty="AWS is not asked",
+        empty="not known",
     ),
     stat(
         "Data overdue now",
@@ -221,7 +239,7 @@ PROGRESS = row(
         OVERDUE_SOURCE,
         links=TO_OVERVIEW,
         size=(8, 8),
-        steps=thresholds((None, GREEN), (900, YELLOW), (3600, RED)),
+        steps=IN_TIME_IS_GOOD,
         decimals=0,
     ),
 )
@@ -267,7 +285,7 @@ COST = row(
         "max by (BY) (cloudtrail_tls_exporter_budget_used_bytes{OF_SOURCE} / cloudtrail_tls_exporter_budget_bytes{OF_SOURCE})",
         links=TO_OVERVIEW,
         steps=thresholds((None, GREEN), (0.8, YELLOW), (1, RED)),
-        empty="no budget",
+        empty=NONE_KNOWN,
     ),
     stat(
         "Budget exhausted",
@@ -277,7 +295,7 @@ COST = row(
         links=TO_OVERVIEW,
         steps=NONE_IS_GOOD,
         mappings=words(("0", "no", GREEN), ("1", "yes", RED)),
-        empty="no budget",
+        empty=NONE_KNOWN,
     ),
     timeseries(
         "Cost of the day before",
@@ -285,6 +303,8 @@ COST = row(
         "currencyUSD",
         [(day("cloudtrail_tls_exporter_estimated_cost_dollars_total"), SOURCE_LEGEND)],
         links=TO_OVERVIEW,
+        size=(12, 6),
+        soft_max=0.01,
         min_step="15m",
     ),
     timeseries(
@@ -296,6 +316,8 @@ COST = row(
             ("max by (BY) (cloudtrail_tls_exporter_budget_bytes{OF_SOURCE})", f"budget {SOURCE_LEGEND}"),
         ],
         links=TO_OVERVIEW,
+        size=(12, 6),
+        empty=NONE_KNOWN,
     ),
     timeseries(
         "AWS requests, by operation",
@@ -308,6 +330,8 @@ COST = row(
             )
         ],
         links=TO_OVERVIEW,
+        size=(12, 6),
+        empty=NONE_KNOWN,
         min_step="5m",
     ),
     timeseries(
@@ -321,6 +345,9 @@ COST = row(
             )
         ],
         links=TO_OVERVIEW,
+        size=(12, 6),
+        colour=shades_of(RED),
+        empty=NONE_KNOWN,
     ),
 )
 
@@ -390,6 +417,7 @@ PROCESS = row(
         "percentunit",
         of_exporters("process_open_fds{OF_EXPORTER} / process_max_fds{OF_EXPORTER}"),
         links=TO_OVERVIEW,
+        decimals=1,
         steps=thresholds((None, GREEN), (0.8, RED)),
         legend=INSTANCE_LEGEND,
     ),
@@ -415,6 +443,7 @@ PROCESS = row(
         "percentunit",
         [(of_exporters("rate(process_cpu_seconds_total{OF_EXPORTER}[$__rate_interval])"), INSTANCE_LEGEND)],
         links=TO_OVERVIEW,
+        soft_max=0.01,
     ),
 )
 

@@ -1,11 +1,12 @@
 """The dashboard of the move: how far TLS 1.3 and post-quantum key exchange are, and what has still to move."""
 
+from colours import BY_WHAT_IS_LEFT, FEW_IS_GOOD, IN_TIME_IS_GOOD, SHARE_COLOURS, shades_of, target_line, thresholds
 from parts import (
-    FEW_IS_GOOD,
     GAUGE_CELL,
     LABEL_COLUMNS,
     SIGNED,
     SOURCE_LEGEND,
+    TO_EXPORTER,
     TO_OVERVIEW,
     TO_SERVICE,
     callers_link,
@@ -17,12 +18,10 @@ from parts import (
     row_links,
     stat,
     table,
-    target_line,
-    thresholds,
     timeseries,
     unit,
 )
-from queries import or_zero, post_quantum_share, share, tls13_share
+from queries import OVERDUE_SOURCE, or_zero, post_quantum_share, share, tls13_share
 from variables import OF_CALLS, target_variable
 
 WEEK = " offset 7d"
@@ -47,7 +46,7 @@ def change_stat(title: str, of_share) -> dict:
     )
 
 
-def share_lines(title: str, description: str, of_share, target: str) -> dict:
+def share_lines(title: str, description: str, of_share, target: str, colour: str) -> dict:
     return timeseries(
         title,
         description,
@@ -55,6 +54,7 @@ def share_lines(title: str, description: str, of_share, target: str) -> dict:
         [(of_share(), SOURCE_LEGEND), (f"vector(${target})", "Target")],
         links=TO_SERVICE,
         size=(16, 8),
+        colour=shades_of(colour),
         overrides=[target_line("Target")],
         max=1,
         min_step="1h",
@@ -77,7 +77,7 @@ def progress_table(title: str, description: str, label: str, whole: str, of_shar
         links=TO_SERVICE,
         sort="Share",
         descending=False,
-        size=(12, 10),
+        size=(12, 8),
         overrides=[
             column("Share", *GAUGE_CELL),
             column("In 7 days", unit("percentunit"), *coloured_number(SIGNED)),
@@ -114,6 +114,7 @@ BURN_DOWN = row(
         ],
         links=TO_OVERVIEW,
         size=(24, 8),
+        overrides=BY_WHAT_IS_LEFT,
         min_step="1h",
     ),
     stat(
@@ -122,7 +123,7 @@ BURN_DOWN = row(
         "short",
         or_zero(f"count by (BY) ({tls13_share('BY, aws_service')} == 1)"),
         links=TO_SERVICE,
-        size=(6, 4),
+        size=(5, 4),
     ),
     stat(
         "Services partly on TLS 1.3",
@@ -130,7 +131,7 @@ BURN_DOWN = row(
         "short",
         or_zero(f"count by (BY) (({tls13_share('BY, aws_service')} > 0) < 1)"),
         links=TO_SERVICE,
-        size=(6, 4),
+        size=(5, 4),
         steps=FEW_IS_GOOD,
     ),
     stat(
@@ -139,7 +140,7 @@ BURN_DOWN = row(
         "short",
         or_zero(f"count by (BY) ({tls13_share('BY, aws_service')} == 0)"),
         links=TO_SERVICE,
-        size=(6, 4),
+        size=(5, 4),
         steps=FEW_IS_GOOD,
     ),
     stat(
@@ -149,9 +150,19 @@ BURN_DOWN = row(
         "percentunit",
         share("cloudtrail_tls_key_exchange_window_calls", 'key_exchange="unreported"', 'key_exchange!="none"'),
         links=TO_SERVICE,
-        size=(6, 4),
+        size=(5, 4),
         steps=thresholds((None, "blue"), (0.5, "yellow")),
         decimals=1,
+    ),
+    stat(
+        "Data overdue",
+        "How much later the data is than the source's interval and settle allow. Above some minutes the shares on this page "
+        "are of before.",
+        "s",
+        OVERDUE_SOURCE,
+        links=TO_EXPORTER,
+        steps=IN_TIME_IS_GOOD,
+        decimals=0,
     ),
 )
 
@@ -163,6 +174,7 @@ TLS13 = row(
         "fell back.",
         tls13_share,
         "tls13_target",
+        SHARE_COLOURS["TLS 1.3"],
     ),
     gauge(
         "TLS 1.3 now",
@@ -196,6 +208,7 @@ POST_QUANTUM = row(
         "that fell back.",
         post_quantum_share,
         "post_quantum_target",
+        SHARE_COLOURS["Post-quantum"],
     ),
     gauge(
         "Post-quantum now",

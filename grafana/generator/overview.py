@@ -1,26 +1,41 @@
 """The dashboard for the wall: is anything outdated now, since when, who; and can a zero be trusted."""
 
 import tables
-from parts import (
+from colours import (
+    BY_SHARE,
     BY_VERSION,
     FEW_IS_GOOD,
-    GREEN,
+    FOUND,
+    IN_TIME_IS_GOOD,
     NONE_IS_GOOD,
-    RED,
+    NONE_KNOWN,
+    ORANGE,
+    OUTDATED_LINES,
+    SAYS_BLIND,
+    YELLOW,
+    thresholds,
+)
+from parts import (
     SOURCE_LEGEND,
     TO_EXPORTER,
     TO_MIGRATION,
     TO_SERVICE,
-    YELLOW,
     callers_link,
     dashboard,
     gauge,
     row,
     stat,
-    thresholds,
     timeseries,
 )
-from queries import NO_TLS_DETAILS_SHARE, OVERDUE_SOURCE, or_zero, post_quantum_share, tls13_share
+from queries import (
+    FAILING_WORKERS,
+    NO_TLS_DETAILS_SHARE,
+    OUTDATED_OR_BLIND,
+    OVERDUE_SOURCE,
+    or_zero,
+    post_quantum_share,
+    tls13_share,
+)
 from variables import OF_CALLS
 
 OUTDATED = "sum by ({by}) (cloudtrail_tls_outdated_window_calls{{OF_SERVICE}})"
@@ -29,33 +44,35 @@ NOW = row(
     "Is anything outdated now?",
     stat(
         "Outdated calls",
-        "Calls below tls.minimum_version in the trailing window (24 h). 0 is counted, not assumed; no data is blind, not "
-        "clean. Above 0: see the tables below for who it is.",
+        "Calls below tls.minimum_version in the trailing window (24 h). 0 is counted, not assumed: where the data is overdue "
+        "by more than 15 minutes, it says blind. Above 0: see the tables below for who it is.",
         "short",
-        or_zero(OUTDATED.format(by="BY")),
+        OUTDATED_OR_BLIND,
         links=TO_SERVICE,
         size=(8, 6),
         steps=NONE_IS_GOOD,
+        mappings=SAYS_BLIND,
         background=True,
         empty="no data: blind",
+        empty_colour=ORANGE,
     ),
     stat(
-        "Accounts with outdated calls",
+        "Accounts affected",
         "Accounts that made an outdated call in the window. Every one of them has a caller to fix.",
         "short",
         or_zero(f"count by (BY) ({OUTDATED.format(by='BY, account_id')} > 0)"),
         links=TO_SERVICE,
         size=(4, 6),
-        steps=NONE_IS_GOOD,
+        steps=FOUND,
     ),
     stat(
-        "Services with outdated calls",
+        "Services affected",
         "AWS services that were called with outdated TLS in the window.",
         "short",
         or_zero(f"count by (BY) ({OUTDATED.format(by='BY, aws_service')} > 0)"),
         links=TO_SERVICE,
         size=(4, 6),
-        steps=NONE_IS_GOOD,
+        steps=FOUND,
     ),
     stat(
         "Latest run began",
@@ -65,7 +82,7 @@ NOW = row(
         "1000 * max by (BY) (cloudtrail_tls_outdated_since_timestamp_seconds{OF_SERVICE})",
         links=TO_SERVICE,
         size=(4, 6),
-        empty="no run",
+        empty=NONE_KNOWN,
     ),
     stat(
         "Last outdated call",
@@ -74,7 +91,7 @@ NOW = row(
         "1000 * max by (BY) (cloudtrail_tls_outdated_last_call_timestamp_seconds{OF_SERVICE})",
         links=TO_SERVICE,
         size=(4, 6),
-        empty="none known",
+        empty=NONE_KNOWN,
     ),
 )
 
@@ -87,7 +104,7 @@ TRUST = row(
         "s",
         OVERDUE_SOURCE,
         links=TO_EXPORTER,
-        steps=thresholds((None, GREEN), (900, YELLOW), (3600, RED)),
+        steps=IN_TIME_IS_GOOD,
         decimals=0,
     ),
     stat(
@@ -109,7 +126,7 @@ TRUST = row(
         "Workers failing",
         "Workers whose last due attempt failed. Their gauges keep the last value.",
         "short",
-        "sum by (BY) (1 - max by (WORKER) (cloudtrail_tls_exporter_source_up{OF_SOURCE}))",
+        FAILING_WORKERS,
         links=TO_EXPORTER,
         steps=NONE_IS_GOOD,
     ),
@@ -138,7 +155,7 @@ WHO = row(
     "Who is it?",
     tables.outdated_services(TO_SERVICE),
     tables.callers(TO_SERVICE),
-    tables.accounts(TO_SERVICE, size=(24, 8)),
+    tables.accounts(TO_SERVICE, size=(24, 6)),
 )
 
 TREND = row(
@@ -149,7 +166,11 @@ TREND = row(
         "short",
         [(OUTDATED.format(by="BY, account_id"), "{{account_id}} {{cluster}} {{source}}")],
         links=TO_SERVICE,
+        size=(6, 8),
         series_links=callers_link("series", "source", account="account_id"),
+        colour=OUTDATED_LINES,
+        soft_max=1,
+        empty=NONE_KNOWN,
     ),
     timeseries(
         "Outdated calls, by service",
@@ -157,7 +178,11 @@ TREND = row(
         "short",
         [(OUTDATED.format(by="BY, aws_service"), "{{aws_service}} {{cluster}} {{source}}")],
         links=TO_SERVICE,
+        size=(6, 8),
         series_links=callers_link("series", "source", service="aws_service"),
+        colour=OUTDATED_LINES,
+        soft_max=1,
+        empty=NONE_KNOWN,
     ),
     timeseries(
         "Calls, by TLS version",
@@ -170,6 +195,7 @@ TREND = row(
             )
         ],
         links=TO_SERVICE,
+        size=(12, 8),
         overrides=BY_VERSION,
     ),
     timeseries(
@@ -183,6 +209,7 @@ TREND = row(
             )
         ],
         links=TO_SERVICE,
+        size=(24, 7),
         overrides=BY_VERSION,
         min_step="1h",
     ),
@@ -209,6 +236,7 @@ PROGRESS = row(
         [(tls13_share(), f"TLS 1.3 {SOURCE_LEGEND}"), (post_quantum_share(), f"Post-quantum {SOURCE_LEGEND}")],
         links=TO_MIGRATION,
         size=(12, 6),
+        overrides=BY_SHARE,
         max=1,
     ),
     stat(

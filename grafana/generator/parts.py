@@ -1,22 +1,11 @@
-"""The parts that dashboards are made of: targets, panels, links, colours, and the grid."""
+"""The parts that dashboards are made of: targets, panels, links, and the grid."""
 
+from colours import GREEN, GREY, NEUTRAL, RED, TOWARDS_ALL, VERSION_COLOURS, coloured_words, nothing, thresholds
 from queries import promql
 from variables import DATASOURCE
 
 TAG = "cloudtrail-tls"
 SOURCE_LEGEND = "{{cluster}} {{source}}"
-
-GREEN, YELLOW, ORANGE, RED, GREY = "green", "yellow", "orange", "red", "#8e8e8e"
-VERSION_COLOURS = {
-    "TLSv1": "dark-red",
-    "TLSv1.1": RED,
-    "TLSv1.2": YELLOW,
-    "TLSv1.3": GREEN,
-    "none": GREY,
-    "unknown": "purple",
-}
-POST_QUANTUM_COLOURS = {"yes": GREEN, "no": ORANGE, "unreported": GREY}
-
 
 # Links
 
@@ -51,57 +40,6 @@ def callers_link(where: str, source: str, account: str | None = None, service: s
     parts.append(f"var-account={_value(where, account)}" if account else "${account:queryparam}")
     parts.append(f"var-service={_value(where, service)}" if service else "${service:queryparam}")
     return [{"title": "Calls and callers", "url": "/d/cloudtrail-tls-service?" + "&".join(parts), "targetBlank": False}]
-
-
-# Colours
-
-
-def thresholds(*steps: tuple[float | None, str]) -> dict:
-    return {"mode": "absolute", "steps": [{"color": colour, "value": value} for value, colour in steps]}
-
-
-NEUTRAL = thresholds((None, "blue"))
-NONE_IS_GOOD = thresholds((None, GREEN), (1, RED))
-FEW_IS_GOOD = thresholds((None, GREEN), (1, YELLOW))
-TOWARDS_ALL = thresholds((None, ORANGE), (0.5, YELLOW), (0.95, GREEN))  # red is for what is outdated or broken
-
-
-def _fixed(pattern: str, colour: str) -> dict:
-    colour_property = {"id": "color", "value": {"mode": "fixed", "fixedColor": colour}}
-    return {"matcher": {"id": "byRegexp", "options": pattern}, "properties": [colour_property]}
-
-
-def _by_first_word(colours: dict[str, str]) -> list[dict]:
-    return [_fixed("/^" + word.replace(".", "[.]") + "( |$)/", colour) for word, colour in colours.items()]
-
-
-BY_VERSION = _by_first_word(VERSION_COLOURS)
-BY_POST_QUANTUM = _by_first_word(POST_QUANTUM_COLOURS)
-
-
-def target_line(name: str) -> dict:
-    made = _fixed(f"/^{name}$/", "text")
-    made["properties"].append({"id": "custom.lineStyle", "value": {"fill": "dash", "dash": [10, 10]}})
-    return made
-
-
-def coloured_words(colours: dict[str, str]) -> list[dict]:
-    """For a column: a cell is coloured by its word."""
-    words = {
-        word: {"index": index, "text": word, "color": colour} for index, (word, colour) in enumerate(colours.items())
-    }
-    return [
-        {"id": "mappings", "value": [{"type": "value", "options": words}]},
-        {"id": "custom.cellOptions", "value": {"type": "color-text"}},
-    ]
-
-
-def words(*pairs: tuple[str, str, str]) -> list[dict]:
-    """For a stat: (value, word, colour)."""
-    options = {
-        value: {"index": index, "text": word, "color": colour} for index, (value, word, colour) in enumerate(pairs)
-    }
-    return [{"type": "value", "options": options}]
 
 
 # Panels
@@ -142,20 +80,20 @@ def _reduced() -> dict:
 
 
 def stat(
-    title, description, unit, expr, *, links, size=(4, 4), steps=NEUTRAL, empty=None, legend=SOURCE_LEGEND, **more
+    title, description, unit, expr, *, links, size=(4, 4), steps=NEUTRAL, empty="no data", legend=SOURCE_LEGEND, **more
 ) -> dict:
     """One number for each source, of the moment: an exporter that is gone shows no number of before.
 
-    `mappings` are words for values, `background` colours the whole panel, `name_only` shows the legend alone.
+    `empty` is what it says then, in `empty_colour`. `mappings` are words for values, `background` colours the whole
+    panel, `name_only` shows the legend alone.
     """
     made = _panel("stat", title, description, unit, links, size)
     made["targets"] = _targets([(expr, legend)], instant=True)
     defaults = made["fieldConfig"]["defaults"]
     defaults["thresholds"] = steps
     defaults["color"] = {"mode": "thresholds"}
-    defaults["noValue"] = empty or "no data"
-    if "mappings" in more:
-        defaults["mappings"] = more["mappings"]
+    defaults["noValue"] = empty
+    defaults["mappings"] = [*more.get("mappings", []), nothing(empty, more.get("empty_colour", GREY))]
     if "decimals" in more:
         defaults["decimals"] = more["decimals"]
     made["options"] = {
@@ -164,6 +102,8 @@ def stat(
         "textMode": "name" if more.get("name_only") else "auto",
         "reduceOptions": _reduced(),
     }
+    if unit == "dateTimeFromNow":  # long: one below the other is larger
+        made["options"] |= {"orientation": "horizontal", "wideLayout": False}
     return made
 
 
@@ -178,18 +118,27 @@ def gauge(title, description, expr, *, links, size=(4, 6)) -> dict:
         "thresholds": TOWARDS_ALL,
         "color": {"mode": "thresholds"},
         "noValue": "no data",
+        "mappings": [nothing("no data")],
     }
     made["options"] = {"reduceOptions": _reduced(), "showThresholdMarkers": True}
     return made
 
 
 def timeseries(title, description, unit, queries, *, links, size=(12, 8), overrides=(), min_step=None, **more) -> dict:
-    """Lines, never stacked: a stack adds the sources that it shows. `queries` are (expression, legend)."""
+    """Lines, never stacked: a stack adds the sources that it shows. `queries` are (expression, legend).
+
+    `empty` is what the panel says without any line. Up to `soft_max` the axis reaches at least: without it, lines at 0
+    have one up to 100, and 100 is 10000 %.
+    """
     made = _panel("timeseries", title, description, unit, links, size)
     made["targets"] = _targets(queries, instant=False, min_step=min_step)
     defaults = made["fieldConfig"]["defaults"]
-    defaults["color"] = {"mode": "palette-classic"}
+    defaults["color"] = more.get("colour", {"mode": "palette-classic"})
+    if "empty" in more:
+        defaults["noValue"] = more["empty"]
     defaults["custom"] = {"lineWidth": 2, "fillOpacity": 0, "showPoints": "auto", "spanNulls": False}
+    if "soft_max" in more:
+        defaults["custom"]["axisSoftMax"] = more["soft_max"]
     defaults["min"] = 0
     if "max" in more:
         defaults["max"] = more["max"]
@@ -211,6 +160,22 @@ def column(name: str, *properties: dict) -> dict:
 
 def unit(name: str) -> dict:
     return {"id": "unit", "value": name}
+
+
+def width(pixels: int) -> dict:
+    return {"id": "custom.width", "value": pixels}
+
+
+WRAPPED = {"id": "custom.cellOptions", "value": {"type": "auto", "wrapText": True}}
+
+# What a panel says without any row is not for a cell without a value.
+EMPTY_CELLS = [
+    {"matcher": {"id": "byType", "options": kind}, "properties": [{"id": "noValue", "value": ""}]}
+    for kind in ("string", "number")
+]
+
+# An account is twelve digits: with a number's unit, Grafana shows it as 111 Bil.
+TEXTS_AS_THEY_ARE = {"matcher": {"id": "byType", "options": "string"}, "properties": [unit("string")]}
 
 
 def row_links(links: list[dict]) -> dict:
@@ -261,11 +226,29 @@ LABEL_COLUMNS = {
     "revision": "Revision",
 }
 
+# What is long has what these leave.
+NARROW = {"Cluster": 90, "Source": 150, "Account": 130, "Version": 90, "Calls": 100}
+NARROW |= {"Series": 90, "Limit": 90, "Folded": 90}
+
 
 def table(
-    title, description, unit_name, values, labels, *, links, sort, size=(24, 8), overrides=(), descending=True
+    title,
+    description,
+    unit_name,
+    values,
+    labels,
+    *,
+    links,
+    sort,
+    size=(24, 8),
+    overrides=(),
+    descending=True,
+    empty=None,
 ) -> dict:
-    """One row for each set of `labels`; `values` are (column, expression). Sorted by the column `sort`."""
+    """One row for each set of `labels`; `values` are (column, expression). Sorted by the column `sort`.
+
+    `empty` is what the panel says without any row.
+    """
     made = _panel("table", title, description, unit_name, links, size)
     made["targets"] = _targets([(expr, "") for _, expr in values], instant=True, table=True)
     one = len(values) == 1
@@ -284,7 +267,11 @@ def table(
         },
     ]
     made["fieldConfig"]["defaults"] |= {"custom": {"filterable": True, "align": "auto"}}
-    made["fieldConfig"]["overrides"] = list(overrides)
+    narrow = [column(name, width(NARROW[name])) for name in names.values() if name in NARROW]
+    made["fieldConfig"]["overrides"] = [TEXTS_AS_THEY_ARE, *narrow, *overrides]
+    if empty:
+        made["fieldConfig"]["defaults"]["noValue"] = empty
+        made["fieldConfig"]["overrides"][:0] = EMPTY_CELLS
     made["options"] = {
         "showHeader": True,
         "cellHeight": "sm",

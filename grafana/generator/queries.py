@@ -52,15 +52,23 @@ def post_quantum_share(by: str = "BY", offset: str = "") -> str:
 NO_TLS_DETAILS_SHARE = share("cloudtrail_tls_window_calls", 'tls_version="none"', 'tls_version!=""')
 
 OVERDUE = """
-clamp_min(
+clamp_min(round(
   time() - min by ({by}) (cloudtrail_tls_exporter_watermark_timestamp_seconds{{OF_SOURCE}})
   - on (BY) {group_left} (
     max by (BY) (cloudtrail_tls_exporter_source_interval_seconds{{OF_SOURCE}})
     + max by (BY) (cloudtrail_tls_exporter_source_settle_seconds{{OF_SOURCE}})
-  ), 0)
+  )), 0)
 """
 OVERDUE_SOURCE = OVERDUE.format(by="BY", group_left="")
 OVERDUE_WORKER = OVERDUE.format(by="WORKER", group_left="group_left ()")
+
+
+FAILING_WORKERS = "sum by (BY) (1 - max by (WORKER) (cloudtrail_tls_exporter_source_up{OF_SOURCE}))"
+
+# The number of the headlines. A zero of a source that is overdue is none: it says BLIND, and a panel a word for it.
+BLIND = -1
+_OUTDATED = "sum by (BY) (cloudtrail_tls_outdated_window_calls{OF_SERVICE})"
+OUTDATED_OR_BLIND = f"{_OUTDATED} > 0 or 0 * ({OVERDUE_SOURCE} > 15 * 60) + {BLIND} or {or_zero(_OUTDATED)}"
 
 
 def of_exporters(expr: str) -> str:

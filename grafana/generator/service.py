@@ -1,38 +1,48 @@
 """The dashboard behind a service (or account): its calls, versions, key exchanges, and callers."""
 
 import tables
-from parts import (
+from colours import (
+    BY_KEY_EXCHANGE,
     BY_POST_QUANTUM,
     BY_VERSION,
     NONE_IS_GOOD,
+    NONE_KNOWN,
+    ORANGE,
+    OUTDATED_LINES,
     POST_QUANTUM_COLOURS,
+    SAYS_BLIND,
+    TOWARDS_ALL,
+    coloured_words,
+)
+from parts import (
     TO_EXPORTER,
     TO_MIGRATION,
     TO_OVERVIEW,
     VERSION_COLUMN,
     callers_link,
-    coloured_words,
     column,
     dashboard,
-    gauge,
     row,
     stat,
     table,
     timeseries,
 )
-from queries import NO_TLS_DETAILS_SHARE, or_zero, post_quantum_share, tls13_share
+from queries import NO_TLS_DETAILS_SHARE, OUTDATED_OR_BLIND, post_quantum_share, tls13_share
 from variables import OF_CALLS
 
 NOW = row(
     "Now: $service",
     stat(
         "Outdated calls",
-        "Calls below tls.minimum_version in the trailing window (24 h). Above 0: the callers are below.",
+        "Calls below tls.minimum_version in the trailing window (24 h). Above 0: the callers are below. Blind: the data is "
+        "overdue by more than 15 minutes.",
         "short",
-        or_zero("sum by (BY) (cloudtrail_tls_outdated_window_calls{OF_SERVICE})"),
+        OUTDATED_OR_BLIND,
         links=TO_OVERVIEW,
         steps=NONE_IS_GOOD,
+        mappings=SAYS_BLIND,
         background=True,
+        empty_colour=ORANGE,
     ),
     stat(
         "Outdated since",
@@ -40,7 +50,7 @@ NOW = row(
         "dateTimeFromNow",
         "1000 * min by (BY) (cloudtrail_tls_outdated_since_timestamp_seconds{OF_SERVICE})",
         links=TO_OVERVIEW,
-        empty="no run",
+        empty=NONE_KNOWN,
     ),
     stat(
         "Calls",
@@ -49,19 +59,23 @@ NOW = row(
         "sum by (BY) (cloudtrail_tls_window_calls{OF_SERVICE})",
         links=TO_OVERVIEW,
     ),
-    gauge(
+    stat(
         "TLS 1.3",
         "The share of TLS 1.3 in the calls of the window that tell their version.",
+        "percentunit",
         tls13_share(),
         links=TO_MIGRATION,
-        size=(4, 4),
+        steps=TOWARDS_ALL,
+        decimals=1,
     ),
-    gauge(
+    stat(
         "Post-quantum",
         "The share of post-quantum key exchange in the calls of the window that tell it.",
+        "percentunit",
         post_quantum_share(),
         links=TO_MIGRATION,
-        size=(4, 4),
+        steps=TOWARDS_ALL,
+        decimals=1,
     ),
     stat(
         "Calls without TLS details",
@@ -103,6 +117,9 @@ VERSIONS = row(
         ],
         links=TO_OVERVIEW,
         series_links=callers_link("series", "source", account="account_id", service="aws_service"),
+        colour=OUTDATED_LINES,
+        soft_max=1,
+        empty=NONE_KNOWN,
     ),
     table(
         "Calls, by name and version",
@@ -137,6 +154,7 @@ KEYS = row(
             )
         ],
         links=TO_MIGRATION,
+        overrides=BY_KEY_EXCHANGE,
     ),
     timeseries(
         "Calls, by post-quantum",
@@ -165,7 +183,7 @@ KEYS = row(
         ["cluster", "source", "account_id", "aws_service", "key_exchange", "post_quantum"],
         links=TO_MIGRATION,
         sort="Calls",
-        size=(12, 8),
+        size=(24, 8),
         overrides=[column("Post-quantum", *coloured_words(POST_QUANTUM_COLOURS))],
     ),
     table(
@@ -183,7 +201,7 @@ KEYS = row(
         ["cluster", "source", "aws_service", "tls_version", "cipher_suite"],
         links=TO_OVERVIEW,
         sort="Calls",
-        size=(12, 8),
+        size=(24, 8),
         overrides=[VERSION_COLUMN],
     ),
 )

@@ -1,24 +1,28 @@
 """Tables that stand on more than one dashboard: what is outdated, who makes the calls, and which accounts are seen."""
 
+from colours import FOUND, NONE_KNOWN, YELLOW, thresholds
 from parts import (
     LABEL_COLUMNS,
-    NONE_IS_GOOD,
     VERSION_COLUMN,
-    YELLOW,
+    WRAPPED,
     callers_link,
     coloured_number,
     column,
     row_links,
     table,
-    thresholds,
     unit,
+    width,
 )
 
 _TO_CALLERS = row_links(callers_link("row", "Source", "Account", "Service"))
+_OVER = {"id": "noValue", "value": "over"}
+
+
 
 
 def _runs(labels: list[str], values: list[tuple[str, str]], title: str, description: str, links) -> dict:
     dates = [column(name, unit("dateTimeFromNow")) for name, _ in values if name != "Calls"]
+    versions = [VERSION_COLUMN] if "tls_version" in labels else []
     return table(
         title,
         description,
@@ -27,7 +31,9 @@ def _runs(labels: list[str], values: list[tuple[str, str]], title: str, descript
         labels,
         links=links,
         sort="Last call",
-        overrides=[column(LABEL_COLUMNS["aws_service"], _TO_CALLERS), VERSION_COLUMN, *dates],
+        size=(24, 6),
+        empty=NONE_KNOWN,
+        overrides=[column(LABEL_COLUMNS["aws_service"], _TO_CALLERS), *versions, *dates, column("Since", _OVER)],
     )
 
 
@@ -43,8 +49,8 @@ def outdated_services(links) -> dict:
         ],
         "Outdated, by account and service",
         "Every account and service that had outdated calls; a click on the service leads to its calls and callers. Calls: in "
-        "the window, 0 when they have ended. Since: when the present run began, after 7 days without (regression.quiet_period); "
-        "empty when the run is over. Detected: when the exporter saw it.",
+        "the window, 0 when they have ended. Since: when the present run began, after 7 days without (regression.quiet_period), "
+        "or over. Detected: when the exporter saw it.",
         links,
     )
 
@@ -66,8 +72,8 @@ def outdated_calls(links) -> dict:
             ),
         ],
         "Outdated calls, by name",
-        "Which call, on which version, when the latest was made, and since when the present run of this call lasts. An empty "
-        "Since is a run that is over. Which versions are outdated is the exporter's tls.minimum_version.",
+        "Which call, on which version, when the latest was made, and since when the present run of this call lasts, or "
+        "over. Which versions are outdated is the exporter's tls.minimum_version.",
         links,
     )
 
@@ -95,7 +101,15 @@ def callers(links) -> dict:
         labels,
         links=links,
         sort="Calls",
-        overrides=[column(LABEL_COLUMNS["aws_service"], _TO_CALLERS), VERSION_COLUMN],
+        size=(24, 7),
+        empty=NONE_KNOWN,
+        overrides=[
+            column(LABEL_COLUMNS["aws_service"], _TO_CALLERS),
+            VERSION_COLUMN,
+            column(LABEL_COLUMNS["aws_service"], width(150)),
+            column(LABEL_COLUMNS["event_name"], width(180)),
+            *(column(LABEL_COLUMNS[label], WRAPPED) for label in ("principal", "user_agent")),
+        ],
     )
 
 
@@ -120,7 +134,7 @@ def accounts(links, size: tuple[int, int]) -> dict:
         size=size,
         overrides=[
             column(LABEL_COLUMNS["account_id"], row_links(callers_link("row", "Source", account="Account"))),
-            column("Outdated", *coloured_number(NONE_IS_GOOD)),
+            column("Outdated", *coloured_number(FOUND)),
             column("Control", *coloured_number(thresholds((None, YELLOW), (1, "text")))),
             column("Newest record", unit("dateTimeFromNow")),
         ],

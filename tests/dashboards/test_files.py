@@ -145,15 +145,36 @@ def wrong_columns(board: dict) -> Iterator[str]:
             yield f"{panel['title']}: {named ^ given}"
         if set(organized["indexByName"]) != set(organized["renameByName"]):
             yield f"{panel['title']}: order"
-        formatted = [override["matcher"]["options"] for override in panel["fieldConfig"]["overrides"]]
+        matchers = [override["matcher"] for override in panel["fieldConfig"]["overrides"]]
+        formatted = [matcher["options"] for matcher in matchers if matcher["id"] == "byName"]
         for column in [sort["displayName"] for sort in panel["options"]["sortBy"]] + formatted:
-            if column not in columns(panel) and column != "Version":
+            if column not in columns(panel):
                 yield f"{panel['title']}: no column {column}"
+
+
+def texts_as_numbers(board: dict) -> Iterator[str]:
+    """Grafana gives a table's unit to columns of digits, too: account 444455556666 is `444 Bil`."""
+    texts = {"matcher": {"id": "byType", "options": "string"}, "properties": [{"id": "unit", "value": "string"}]}
+    for panel in boards.panels(board):
+        if panel["type"] == "table" and texts not in panel["fieldConfig"]["overrides"]:
+            yield panel["title"]
+
+
+def coloured_nothing(board: dict) -> Iterator[str]:
+    """Where there is no data, Grafana takes the colour of the lowest step, and green would say that all is well."""
+    for panel in boards.panels(board):
+        if panel["type"] in ("stat", "gauge"):
+            defaults = panel["fieldConfig"]["defaults"]
+            results = [one["options"]["result"] for one in defaults["mappings"] if one["type"] == "special"]
+            if [result["text"] for result in results] != [defaults["noValue"]] or results[0]["color"] == "green":
+                yield panel["title"]
 
 
 CHECKS = [
     not_classic,
     unknown_types,
+    texts_as_numbers,
+    coloured_nothing,
     stacked,
     without_unit_description_or_link,
     misplaced,
@@ -172,6 +193,10 @@ def organize(board: dict) -> dict:
     return panel_of(board, "table")["transformations"][-1]["options"]
 
 
+def nothing_of(panel: dict) -> dict:
+    return panel["fieldConfig"]["defaults"]["mappings"][-1]["options"]["result"]
+
+
 def series_link(board: dict) -> dict:
     return panel_of(board, "timeseries", "by service")["fieldConfig"]["defaults"]["links"][0]
 
@@ -184,6 +209,10 @@ WRONG = [
     (not_classic, lambda board: board.update(title="Overview")),
     (not_classic, lambda board: board.update(uid="overview")),
     (unknown_types, lambda board: panel_of(board, "stat").update(type="singlestat")),
+    (texts_as_numbers, lambda board: panel_of(board, "table")["fieldConfig"]["overrides"].clear()),
+    (coloured_nothing, lambda board: panel_of(board, "stat")["fieldConfig"]["defaults"]["mappings"].pop()),
+    (coloured_nothing, lambda board: panel_of(board, "stat")["fieldConfig"]["defaults"].update(noValue="none")),
+    (coloured_nothing, lambda board: nothing_of(panel_of(board, "gauge")).update(color="green")),
     (
         stacked,
         lambda board: panel_of(board, "timeseries")["fieldConfig"]["defaults"]["custom"].update(

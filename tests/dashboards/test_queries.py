@@ -92,11 +92,14 @@ def named_versions(_: boards.Query, expr) -> Iterator[str]:
 
 
 def outdated_by_hand(query: boards.Query, expr) -> Iterator[str]:
-    """A panel or line that speaks of outdated calls asks the families that follow `tls.minimum_version`."""
+    """A panel or line that speaks of outdated calls asks the families that follow `tls.minimum_version`.
+
+    It may ask about the exporter, too: that says whether a zero means something.
+    """
     if not re.search(r"\boutdated\b", f"{query.title} {query.legend}", re.IGNORECASE):
         return
     for selected in promql.selected(expr):
-        if not re.match(r"cloudtrail_tls_(account_)?outdated_", selected.name):
+        if not re.match(r"cloudtrail_tls_((account_)?outdated|exporter)_", selected.name):
             yield selected.name
 
 

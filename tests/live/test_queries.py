@@ -63,8 +63,8 @@ SOME = more_than(0)
 # What each panel's one number is in each chapter: with all values of the variables, …
 ALL = {
     (OVERVIEW, "Outdated calls", "A"): (0, SOME, 0, 0),
-    (OVERVIEW, "Accounts with outdated calls", "A"): (0, 1, 0, 0),
-    (OVERVIEW, "Services with outdated calls", "A"): (0, 1, 0, 0),
+    (OVERVIEW, "Accounts affected", "A"): (0, 1, 0, 0),
+    (OVERVIEW, "Services affected", "A"): (0, 1, 0, 0),
     (OVERVIEW, "Accounts without control", "A"): (0, 0, 0, 0),
     (OVERVIEW, "Workers failing", "A"): (0, 0, 0, 1),
     (OVERVIEW, "Data overdue", "A"): (*[less_than(10)] * 3, more_than(5)),
