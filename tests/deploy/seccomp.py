@@ -12,7 +12,6 @@ import tempfile
 
 KILL, ALLOW = 0x80000000, 0x7FFF0000
 EQUAL, GREATER, MASKED = 4, 6, 7
-UNKNOWN = -1
 
 NAMESPACES = {
     "mnt": 0x00020000,
