@@ -76,7 +76,16 @@ async fn shake(
 async fn refuse(stream: &TcpStream) -> io::Result<()> {
     // What is left unread would throw the answer away.
     let mut request = [0; 4096];
-    stream.try_read(&mut request)?;
+    let mut read = 0;
+    while read < request.len() && !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        stream.readable().await?;
+        match stream.try_read(&mut request[read..]) {
+            Ok(0) => break,
+            Ok(more) => read += more,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
     stream.writable().await?;
     stream.try_write(NO_TLS)?;
     Ok(())
