@@ -14,7 +14,7 @@ mod web_config;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,11 +117,12 @@ async fn accept(listener: TcpListener, mut door: Door, connections: Arc<Semaphor
     };
     while let Some((permit, accepted)) = door.shutdown.unless_stopped(next()).await {
         match accepted {
-            Ok((stream, _)) => {
-                let connection = door.clone().connection(stream, graceful.watcher());
+            Ok((stream, peer)) => {
+                let watcher = graceful.watcher();
+                let connection = door.clone().connection(stream, peer.ip(), watcher);
                 tokio::spawn(async move {
                     if let Err(error) = connection.await {
-                        debug!(error = error.as_ref(), "a connection ended early");
+                        debug!(error = error.as_ref(), %peer, "a connection ended early");
                     }
                     drop(permit);
                 });
@@ -148,7 +149,7 @@ type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 impl Door {
     /// The life of a connection, after a handshake where there is to be one.
-    async fn connection(mut self, stream: TcpStream, watcher: Watcher) -> Ended {
+    async fn connection(mut self, stream: TcpStream, peer: IpAddr, watcher: Watcher) -> Ended {
         // Answers are written whole; waiting to fill packets only delays their end.
         if let Err(error) = stream.set_nodelay(true) {
             debug!(error = &error as &dyn std::error::Error, "no TCP_NODELAY");
@@ -159,7 +160,7 @@ impl Door {
             _ => {
                 let deadlines = Deadlines::new(stream, answering.clone());
                 return Ok(watcher
-                    .watch(http1(deadlines, self.service(answering)))
+                    .watch(http1(deadlines, self.service(peer, answering)))
                     .await?);
             }
         };
@@ -167,8 +168,9 @@ impl Door {
         let Some(shaken) = self.shutdown.unless_stopped(shaken).await else {
             return Ok(());
         };
-        let Encrypted { stream, http2 } = shaken?;
-        let service = self.service(answering);
+        let Encrypted { stream, http2 } =
+            shaken.inspect_err(|error| handshake::tell(error, peer))?;
+        let service = self.service(peer, answering);
         if http2 {
             let connection = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
@@ -184,6 +186,7 @@ impl Door {
     /// What answers the requests of a connection.
     fn service(
         self,
+        peer: IpAddr,
         answering: Answering,
     ) -> impl Service<
         Request<Incoming>,
@@ -199,7 +202,7 @@ impl Door {
                 let answer = async {
                     match &entrance {
                         Entrance::Open => app.answer(&request).await,
-                        Entrance::Guarded(guard) => app.answer_guarded(guard, &request).await,
+                        Entrance::Guarded(guard) => app.answer_guarded(guard, &request, peer).await,
                         Entrance::Probes => app.answer_probe(&request),
                     }
                 };

@@ -2,8 +2,9 @@
 //! it works beside the event loop, and on one password at a time.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::IpAddr;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::hmac;
@@ -17,9 +18,11 @@ use tracing::{debug, error};
 
 /// So many right passwords are remembered, and as many wrong ones: who guesses cannot make right ones forgotten.
 const REMEMBERED: usize = 100;
+/// So many passwords of one address may wait for bcrypt: who guesses cannot fill the queue before others.
+const WAITING: usize = 8;
 
 /// Who may ask. Each name with its hash, never shown.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Users {
     hashes: BTreeMap<String, String>,
     /// What the password of a user who is not there is compared with: the most costly hash of those who are.
@@ -71,7 +74,62 @@ pub(super) fn hash_problem(hash: &str) -> Option<String> {
 pub(super) struct Passwords {
     key: hmac::Key,
     said: Mutex<Said>,
-    one_at_a_time: Arc<Semaphore>,
+    /// How many passwords of each address wait, or are being compared.
+    waiting: Mutex<HashMap<IpAddr, usize>>,
+    one_at_a_time: Semaphore,
+}
+
+/// What becomes of who brings a password.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Admission {
+    Right,
+    Wrong,
+    /// As many passwords of the address as may be waiting are.
+    TooMany,
+}
+
+impl Admission {
+    const fn of(right: bool) -> Self {
+        if right { Self::Right } else { Self::Wrong }
+    }
+}
+
+/// The place of a password among those that wait; given back when it is dropped.
+#[derive(Debug)]
+struct Place {
+    passwords: Arc<Passwords>,
+    peer: IpAddr,
+}
+
+impl Place {
+    fn take(passwords: &Arc<Passwords>, peer: IpAddr) -> Option<Self> {
+        let mut waiting = lock(&passwords.waiting);
+        let of_peer = waiting.entry(peer).or_default();
+        if *of_peer == WAITING {
+            return None;
+        }
+        *of_peer += 1;
+        Some(Self {
+            passwords: Arc::clone(passwords),
+            peer,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut waiting = lock(&self.passwords.waiting);
+        if let Some(of_peer) = waiting.get_mut(&self.peer) {
+            *of_peer -= 1;
+            if *of_peer == 0 {
+                waiting.remove(&self.peer);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 type Proof = [u8; 32];
@@ -109,57 +167,54 @@ impl Passwords {
         Ok(Self {
             key: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())?,
             said: Mutex::default(),
-            one_at_a_time: Arc::new(Semaphore::new(1)),
+            waiting: Mutex::default(),
+            one_at_a_time: Semaphore::new(1),
         })
     }
 
-    /// Whether a request with this `Authorization` comes from one of `users`. A user who is not there takes as long as
-    /// one whose password is wrong.
+    /// Whether a request with this `Authorization`, from `peer`, comes from one of `users`. A user who is not there takes
+    /// as long as one of the most costly hash whose password is wrong.
     pub(super) async fn admit(
         self: &Arc<Self>,
         users: &Users,
         authorization: Option<&HeaderValue>,
-    ) -> bool {
+        peer: IpAddr,
+    ) -> Admission {
         let Some((user, password)) = authorization.and_then(credentials) else {
-            return false;
+            return Admission::Wrong;
         };
         let (hash, exists) = users.hash(&user);
-        let proof = self.proof(&user, &hash, &password);
+        let proof = self.proof(&user, exists, &hash, &password);
         if let Some(right) = self.said(&proof) {
-            return right;
+            return Admission::of(right);
         }
-        let Ok(turn) = Arc::clone(&self.one_at_a_time).acquire_owned().await else {
-            return false;
+        let Some(place) = Place::take(self, peer) else {
+            return Admission::TooMany;
         };
-        // Whoever had the turn before may have brought the same password.
-        if let Some(right) = self.said(&proof) {
-            return right;
-        }
-        let passwords = Arc::clone(self);
-        let compare = move || {
-            // Goes on when the client is gone, and holds its turn until it is done.
-            let _turn = turn;
-            let equal = bcrypt::verify(&password, &hash).unwrap_or(false);
-            debug!("a password was compared with a bcrypt hash");
-            let right = equal && exists;
-            passwords.remember(proof, right);
-            right
+        let guess = Guess {
+            place,
+            proof,
+            password,
+            hash,
+            exists,
         };
-        match tokio::task::spawn_blocking(compare).await {
-            Ok(right) => right,
+        // A task of its own goes on when the client is gone: when it asks again, the answer is there.
+        match tokio::spawn(guess.compare()).await {
+            Ok(right) => Admission::of(right),
             Err(error) => {
                 error!(
                     error = &error as &dyn std::error::Error,
                     "a password was not compared"
                 );
-                false
+                Admission::Wrong
             }
         }
     }
 
-    fn proof(&self, user: &[u8], hash: &str, password: &[u8]) -> Proof {
+    /// Whether the user exists is a part of it: who is not there has the hash of another.
+    fn proof(&self, user: &[u8], exists: bool, hash: &str, password: &[u8]) -> Proof {
         let mut context = hmac::Context::with_key(&self.key);
-        for part in [user, hash.as_bytes(), password] {
+        for part in [user, &[u8::from(exists)], hash.as_bytes(), password] {
             // With its length before it, no part runs into the next.
             context.update(&part.len().to_be_bytes());
             context.update(part);
@@ -170,19 +225,50 @@ impl Passwords {
     }
 
     fn said(&self, proof: &Proof) -> Option<bool> {
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let said = lock(&self.said);
         let right = said.right.proofs.contains_key(proof);
         (right || said.wrong.proofs.contains_key(proof)).then_some(right)
     }
 
     fn remember(&self, proof: Proof, right: bool) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = lock(&self.said);
         let list = if right {
             &mut said.right
         } else {
             &mut said.wrong
         };
         list.insert(proof);
+    }
+}
+
+/// A password that is to be compared.
+struct Guess {
+    place: Place,
+    proof: Proof,
+    password: Vec<u8>,
+    hash: String,
+    exists: bool,
+}
+
+impl Guess {
+    /// Waits for its turn, and compares.
+    async fn compare(self) -> bool {
+        let passwords = Arc::clone(&self.place.passwords);
+        let Ok(_turn) = passwords.one_at_a_time.acquire().await else {
+            return false;
+        };
+        // Whoever had the turn before may have brought the same password.
+        if let Some(right) = passwords.said(&self.proof) {
+            return right;
+        }
+        let compared = tokio::task::spawn_blocking(move || {
+            let equal = bcrypt::verify(&self.password, &self.hash).unwrap_or(false);
+            debug!("a password was compared with a bcrypt hash");
+            let right = equal && self.exists;
+            self.place.passwords.remember(self.proof, right);
+            right
+        });
+        compared.await.unwrap_or(false)
     }
 }
 
@@ -202,6 +288,8 @@ fn credentials(authorization: &HeaderValue) -> Option<(Vec<u8>, Vec<u8>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn header(user: &str, password: &str) -> HeaderValue {
         let pair = STANDARD.encode(format!("{user}:{password}"));
@@ -248,18 +336,74 @@ mod tests {
         ] {
             let header = header(user, password);
             let found = [
-                passwords.admit(&users, Some(&header)).await,
-                passwords.admit(&users, Some(&header)).await,
+                passwords.admit(&users, Some(&header), PEER).await,
+                passwords.admit(&users, Some(&header), PEER).await,
             ];
-            assert_eq!(found, [right; 2], "{user}");
+            assert_eq!(found, [Admission::of(right); 2], "{user}");
         }
-        assert!(!passwords.admit(&users, None).await);
+        let without = passwords.admit(&users, None, PEER).await;
+        assert_eq!(without, Admission::Wrong);
+    }
+
+    #[tokio::test]
+    async fn who_comes_or_goes_is_not_taken_for_another_with_the_same_hash() {
+        let hash = bcrypt::hash("sesame", 4).unwrap();
+        let of = |names: &[&str]| {
+            let hashes = names.iter().map(|name| ((*name).to_owned(), hash.clone()));
+            Users::new(hashes.collect())
+        };
+        let (one, both) = (of(&["bob"]), of(&["alice", "bob"]));
+        let alice = header("alice", "sesame");
+        let passwords = Arc::new(Passwords::new().unwrap());
+        for (users, expected) in [
+            (&one, Admission::Wrong),
+            (&both, Admission::Right),
+            (&one, Admission::Wrong),
+        ] {
+            assert_eq!(passwords.admit(users, Some(&alice), PEER).await, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_guesses_keeps_no_other_out() {
+        let users = Users::new(BTreeMap::from([(
+            "bob".to_owned(),
+            bcrypt::hash("his", 4).unwrap(),
+        )]));
+        let passwords = Arc::new(Passwords::new().unwrap());
+        let turn = passwords.one_at_a_time.acquire().await.unwrap();
+        let guesses: Vec<_> = (0..20)
+            .map(|n| {
+                let (passwords, users) = (Arc::clone(&passwords), users.clone());
+                let header = header("bob", &n.to_string());
+                tokio::spawn(async move { passwords.admit(&users, Some(&header), PEER).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        assert_eq!(lock(&passwords.waiting).get(&PEER), Some(&WAITING));
+        // His client waits no longer, then asks again.
+        let (his, other) = (header("bob", "his"), IpAddr::from([127, 0, 0, 2]));
+        let impatient = passwords.admit(&users, Some(&his), other);
+        let waited = tokio::time::timeout(std::time::Duration::from_millis(1), impatient).await;
+        assert!(waited.is_err(), "{waited:?}");
+        drop(turn);
+        let mut refused = 0;
+        for guess in guesses {
+            refused += usize::from(guess.await.unwrap() == Admission::TooMany);
+        }
+        assert_eq!(refused, 20 - WAITING);
+        while !lock(&passwords.waiting).is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(lock(&passwords.said).right.proofs.len(), 1, "his is known");
+        let again = passwords.admit(&users, Some(&his), other).await;
+        assert_eq!(again, Admission::Right);
     }
 
     #[test]
     fn guesses_do_not_make_right_passwords_forgotten_and_are_forgotten_themselves() {
         let passwords = Passwords::new().unwrap();
-        let proof = |password: &str| passwords.proof(b"user", "hash", password.as_bytes());
+        let proof = |password: &str| passwords.proof(b"user", true, "hash", password.as_bytes());
         passwords.remember(proof("right"), true);
         let guesses = || (0..=REMEMBERED).map(|n| proof(&n.to_string()));
         guesses().for_each(|proof| passwords.remember(proof, false));
@@ -269,11 +413,11 @@ mod tests {
         assert!(said[1..].iter().all(|said| *said == Some(false)));
         // Another boundary between the parts is another proof, and another process has others.
         assert_ne!(
-            passwords.proof(b"us", "erhash", b"x"),
-            passwords.proof(b"user", "hash", b"x")
+            passwords.proof(b"us", true, "erhash", b"x"),
+            passwords.proof(b"user", true, "hash", b"x")
         );
         let other = Passwords::new().unwrap();
         assert_eq!(other.said(&proof("right")), None);
-        assert_ne!(other.proof(b"user", "hash", b"right"), proof("right"));
+        assert_ne!(other.proof(b"user", true, "hash", b"right"), proof("right"));
     }
 }

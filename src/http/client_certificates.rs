@@ -11,9 +11,10 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore,
     SignatureScheme,
 };
+use thiserror::Error;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 use x509_cert::ext::pkix::SubjectAltName;
@@ -101,6 +102,14 @@ pub(super) fn verifier(
     }))
 }
 
+/// A certificate with none of the names that are let in.
+#[derive(Debug, Error)]
+#[error("none of its names is in client_allowed_sans: {}", .0.iter().take(SHOWN).map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", "))]
+struct Unwanted(Vec<String>);
+
+/// So many names of an unwanted certificate are shown.
+const SHOWN: usize = 5;
+
 /// Looks at certificates as Go does for each policy. That the client has the private key is always proven.
 #[derive(Debug)]
 struct Verifier {
@@ -126,16 +135,19 @@ impl ClientCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
+    ) -> Result<ClientCertVerified, rustls::Error> {
         if let Some(by) = &self.by {
             by.verify_client_cert(certificate, intermediates, now)?;
         }
         if let Some(allowed) = &self.names {
-            let names = names(certificate)
-                .ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
+            let names = names(certificate).ok_or(rustls::Error::InvalidCertificate(
+                CertificateError::BadEncoding,
+            ))?;
             if !names.iter().any(|name| allowed.contains(name)) {
-                let refused = CertificateError::ApplicationVerificationFailure;
-                return Err(Error::InvalidCertificate(refused));
+                let unwanted = OtherError(Arc::new(Unwanted(names)));
+                return Err(rustls::Error::InvalidCertificate(CertificateError::Other(
+                    unwanted,
+                )));
             }
         }
         Ok(ClientCertVerified::assertion())
@@ -146,7 +158,7 @@ impl ClientCertVerifier for Verifier {
         message: &[u8],
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         verify_tls12_signature(message, certificate, signed, &self.algorithms)
     }
 
@@ -155,7 +167,7 @@ impl ClientCertVerifier for Verifier {
         message: &[u8],
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         verify_tls13_signature(message, certificate, signed, &self.algorithms)
     }
 

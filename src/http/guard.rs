@@ -1,6 +1,7 @@
 //! Who comes in, by the web configuration as it is now: the file and its certificates are looked at for each handshake
 //! and each request, and read again when they changed. What is broken lets nobody in.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,7 +10,7 @@ use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, HeaderMap};
 use tracing::{error, info};
 
-use super::auth::Passwords;
+use super::auth::{Admission, Passwords};
 use super::stamps::Stamps;
 use super::web_config::{self, RateLimit, Tls, WebConfig, WebProblems};
 
@@ -120,8 +121,8 @@ impl Guard {
         self.read().map(drop)
     }
 
-    /// Looks at a request.
-    pub(super) async fn judge(self: &Arc<Self>, headers: &HeaderMap) -> Verdict {
+    /// Looks at a request from `peer`.
+    pub(super) async fn judge(self: &Arc<Self>, headers: &HeaderMap, peer: IpAddr) -> Verdict {
         let Some(rules) = self.rules().await else {
             return Verdict {
                 refusal: Some(StatusCode::INTERNAL_SERVER_ERROR),
@@ -135,11 +136,12 @@ impl Guard {
         } else if users.len() == 0 {
             None
         } else {
-            let right = self
-                .passwords
-                .admit(users, headers.get(AUTHORIZATION))
-                .await;
-            (!right).then_some(StatusCode::UNAUTHORIZED)
+            let brought = headers.get(AUTHORIZATION);
+            match self.passwords.admit(users, brought, peer).await {
+                Admission::Right => None,
+                Admission::Wrong => Some(StatusCode::UNAUTHORIZED),
+                Admission::TooMany => Some(StatusCode::SERVICE_UNAVAILABLE),
+            }
         };
         Verdict {
             refusal,

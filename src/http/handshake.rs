@@ -1,14 +1,17 @@
 //! The TLS handshake of a new connection. It has a deadline of its own, and holds up nobody but its connection.
 
 use std::io;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tracing::warn;
 
 use super::deadlines::{Answering, Deadlines};
 use super::guard::Guard;
@@ -18,6 +21,9 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// What is said to who speaks HTTP where TLS is spoken.
 const NO_TLS: &[u8] = b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n\
     this port speaks HTTPS\n";
+
+/// So often the log tells of a handshake that failed: who may not enter cannot fill it.
+const TOLD_EVERY: Duration = Duration::from_secs(5);
 
 /// A connection on which TLS is spoken.
 pub(super) struct Encrypted {
@@ -70,6 +76,22 @@ async fn shake(
         stream: TokioIo::new(stream),
         http2,
     })
+}
+
+/// Tells the operator why a client did not get in; not of one that went without a word, as port scans and probes do.
+pub(super) fn tell(error: &io::Error, peer: IpAddr) {
+    static TOLD: LazyLock<Option<DefaultDirectRateLimiter>> =
+        LazyLock::new(|| Quota::with_period(TOLD_EVERY).map(RateLimiter::direct));
+    let went = matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+    );
+    if !went && TOLD.as_ref().is_some_and(|told| told.check().is_ok()) {
+        warn!(
+            error = error as &dyn std::error::Error,
+            %peer, "a TLS handshake failed"
+        );
+    }
 }
 
 /// Answers the request, whatever it is, so that a person sees what is wrong.

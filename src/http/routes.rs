@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,10 +80,11 @@ impl App {
         &self,
         guard: &Arc<Guard>,
         request: &Request<B>,
+        peer: IpAddr,
     ) -> Response<Slices> {
         let started = Instant::now();
         let path = self.known(request);
-        let verdict = guard.judge(request.headers()).await;
+        let verdict = guard.judge(request.headers(), peer).await;
         let mut response = match verdict.refusal {
             Some(status) => refused(status),
             None => self.route(path, request).await,
@@ -243,6 +245,9 @@ fn refused(status: StatusCode) -> Response<Slices> {
         StatusCode::UNAUTHORIZED => "unauthorized: a user and the password are needed\n",
         StatusCode::TOO_MANY_REQUESTS => {
             "too many requests, see rate_limit of the web configuration\n"
+        }
+        StatusCode::SERVICE_UNAVAILABLE => {
+            "too many passwords of your address are being compared\n"
         }
         _ => "the web configuration is broken, see the log\n",
     };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::{
@@ -384,6 +384,17 @@ fn contents(
     Some((format!("tls_server_config.{key}"), pem))
 }
 
+/// What is wrong with a PEM, without its content.
+fn why(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no line `-----END …-----`",
+        pem::Error::IllegalSectionStart { .. } => "a line `-----BEGIN …` is not whole",
+        pem::Error::Base64Decode(_) => "a section is not base64",
+        pem::Error::SectionTooLarge => "a section is too large",
+        _ => "it cannot be read",
+    }
+}
+
 /// All certificates of a PEM, at least one.
 fn all_certificates(
     key: &str,
@@ -398,7 +409,7 @@ fn all_certificates(
         }
         Ok(certificates) => Some(certificates),
         Err(error) => {
-            problems.bare(key, &format!("is no PEM: {error}"));
+            problems.bare(key, &format!("is no PEM: {}", why(&error)));
             None
         }
     }
