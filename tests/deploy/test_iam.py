@@ -129,7 +129,7 @@ class Documents(unittest.TestCase):
 
 
 class TrustedPrincipals(unittest.TestCase):
-    """Each names one principal and a condition that nobody else meets."""
+    """Each names one principal, and a condition that nobody else meets where AWS has one."""
 
     def only_statement(self, name: str) -> dict:
         (statement,) = policies.trust(name)["Statement"]
@@ -159,6 +159,19 @@ class TrustedPrincipals(unittest.TestCase):
                 "aws:RequestTag/eks-cluster-arn": policies.VALUES["cluster_arn"],
             },
         )
+
+    def test_an_instance(self) -> None:
+        """AWS sends no account along; who passes a role to an instance must be of the role's account."""
+        statement = self.only_statement("ec2")
+        self.assertEqual(statement["Principal"], {"Service": "ec2.amazonaws.com"})
+        self.assertEqual(statement["Action"], ["sts:AssumeRole"])
+        self.assertNotIn("Condition", statement)
+
+    def test_a_task_of_ecs(self) -> None:
+        statement = self.only_statement("ecs")
+        self.assertEqual(statement["Principal"], {"Service": "ecs-tasks.amazonaws.com"})
+        self.assertEqual(statement["Action"], ["sts:AssumeRole"])
+        self.assertEqual(statement["Condition"], {"StringEquals": {"aws:SourceAccount": ACCOUNT}})
 
     def test_the_exporter_of_another_account(self) -> None:
         statement = self.only_statement("cross_account")
@@ -229,11 +242,14 @@ class Rig:
             "AWS_ENDPOINT_URL_STS": self.policed.endpoint,
         }
 
+    def told(self, more: str = "") -> dict[str, dict]:
+        """What `doctor` tells of each check."""
+        ran = program.run(["doctor", "--json", *self.config(more)], self.variables())
+        return {check["check"]: check for source in json.loads(ran.stdout)["sources"] for check in source["checks"]}
+
     def doctor(self, more: str = "") -> dict[str, str]:
         """The outcome of each check."""
-        ran = program.run(["doctor", "--json", *self.config(more)], self.variables())
-        told = json.loads(ran.stdout)
-        return {check["check"]: check["verdict"] for source in told["sources"] for check in source["checks"]}
+        return {name: check["verdict"] for name, check in self.told(more).items()}
 
     def serve(self, until: str, variables: dict[str, str] | None = None) -> None:
         """Serves until an operation was asked for, and a little longer."""
@@ -353,6 +369,15 @@ class Use(unittest.TestCase):
                 self.assertEqual(left, set(), "allowed and never asked for")
                 serving = policies.grants(policies.without(used.document, "ForDoctor"))
                 self.assertEqual(used.all - used.served, policies.grants(used.document) - serving)
+
+    def test_doctor_tells_what_to_allow_it_as_the_policy_does(self) -> None:
+        document = policies.policy("logs_insights")
+        rig = Rig(self, "logs_insights")
+        rig.policed.policies[ACCOUNT] = policies.without(document, "ForDoctor")
+        check = rig.told()["field_index"]
+        ((action, resource),) = policies.grants(only(document, "ForDoctor"))
+        self.assertEqual(check["verdict"], "warning")
+        self.assertIn(f"allow {action} on `{resource}`", check["hint"])
 
     def test_a_policy_of_another_resource_is_refused(self) -> None:
         others = {

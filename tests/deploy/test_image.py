@@ -5,10 +5,12 @@ The program in it is the debug build, with the libraries that it needs put besid
 compiler."""
 
 import contextlib
+import hashlib
 import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -20,6 +22,7 @@ import unittest
 import urllib.request
 from pathlib import Path
 
+import yaml
 from dockerfile_parse import DockerfileParser
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +30,8 @@ DOCKER = ROOT / "deploy" / "docker"
 BINARY = ROOT / "target" / "debug" / "cloudtrail-tls-exporter"
 CARGO = tomllib.loads((ROOT / "Cargo.toml").read_text())
 PATIENCE = 120
+PORT = 10013
+IMAGE = f"registry.example.com/cloudtrail-tls-exporter:{CARGO['package']['version']}"
 ARGUMENTS = {"REVISION": "0123456789ab", "VERSION": CARGO["package"]["version"]}
 
 
@@ -42,6 +47,43 @@ def last_stage() -> list[tuple[str, str]]:
     found = instructions()
     begins = [number for number, (name, _) in enumerate(found) if name == "FROM"][-1]
     return found[begins:]
+
+
+def readme_commands() -> list[list[str]]:
+    """What the README tells to call under `In a container`."""
+    section = (ROOT / "README.md").read_text().split("### In a container")[1]
+    script = re.search(r"```sh\n(.*?)```", section, re.DOTALL)[1].replace("\\\n", " ")
+    return [shlex.split(line) for line in script.splitlines()]
+
+
+def readme_runs() -> list[tuple[list[str], list[str]]]:
+    """The options of each `docker run` of the README, and the arguments of the program."""
+    runs = [command[2:] for command in readme_commands() if command[:2] == ["docker", "run"]]
+    return [(run[: run.index(IMAGE)], run[run.index(IMAGE) + 1 :]) for run in runs]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+class TheReadme(unittest.TestCase):
+    def test_builds_and_pushes_the_image_that_the_manifests_ask_for(self) -> None:
+        build, push, *_ = readme_commands()
+        self.assertEqual(build[:2], ["docker", "build"])
+        self.assertIn(f"--tag={IMAGE}", build)
+        self.assertEqual(push, ["docker", "push", IMAGE])
+        overlay = yaml.safe_load((ROOT / "deploy/kubernetes/overlays/service/kustomization.yaml").read_text())
+        self.assertIn(IMAGE, [f"{image['newName']}:{image['newTag']}" for image in overlay["images"]])
+
+    def test_publishes_ports_that_the_program_listens_on_for_others(self) -> None:
+        self.assertEqual(len(readme_runs()), 2)
+        for options, arguments in readme_runs():
+            (published,) = [option for option in options if option.startswith("--publish=")]
+            self.assertTrue(published.endswith(f":{PORT}:{PORT}") or published == f"--publish={PORT}:{PORT}", published)
+            # `demo` listens on the loopback address unless told otherwise; the configuration's default is for all.
+            self.assertEqual(arguments, ["demo", f"--web.listen-address=:{PORT}"] if arguments else [])
 
 
 class TheDockerfile(unittest.TestCase):
@@ -83,6 +125,40 @@ class TheDockerfile(unittest.TestCase):
             if name == "RUN":
                 command = re.sub(r"^(--mount=\S+\s+)+", "", value)
                 subprocess.run(["sh", "-n", "-c", command], check=True)
+
+    def test_builds_of_two_architectures_share_no_cache(self) -> None:
+        """They run at once, and Cargo's locks do not hold between them."""
+        caches = re.findall(r"--mount=(type=cache\S*)", (DOCKER / "Dockerfile").read_text())
+        self.assertEqual(len(caches), 2)
+        for cache in caches:
+            self.assertRegex(cache, r",id=[a-z]+-\$TARGETARCH$")
+
+    def test_runs_what_it_built_and_needs_no_root_for_it(self) -> None:
+        """The compiler is none, and the program a static one that tells its name alone; `id` says who builds."""
+        with tempfile.TemporaryDirectory() as home:
+            source, program = Path(home, "program.c"), Path(home, "program")
+            source.write_text('#include <stdio.h>\nint main(void) { puts("it runs"); }\n')
+            subprocess.run(["cc", "-static", "-o", program, source], check=True)
+            fakes = {
+                "cargo": f'[ "$1" = rustc ] || exec {shutil.which("cargo")} "$@"\n'
+                f'install -D {program} "$CARGO_TARGET_DIR/dist/cloudtrail-tls-exporter"\n',
+                "id": 'echo "$WHO"\n',
+                "chroot": 'echo "chroot $*"\n',
+            }
+            for name, script in fakes.items():
+                Path(home, name).write_text(f"#!/bin/sh\n{script}")
+                Path(home, name).chmod(0o755)
+            environment = os.environ | {"PATH": f"{home}:{os.environ['PATH']}", "CARGO_TARGET_DIR": f"{home}/target"}
+            chroot = f"chroot --userspec=65534:65534 {home}/out/rootfs /usr/bin/cloudtrail-tls-exporter --version\n"
+            for who, told in [("1000", "it runs\n"), ("0", chroot)]:
+                done = subprocess.run(
+                    [DOCKER / "build.sh", f"{home}/out"],
+                    env=environment | {"WHO": who},
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                self.assertEqual((done.returncode, done.stdout), (0, told), done.stderr)
 
     def test_builds_for_another_architecture_with_its_tools(self) -> None:
         """What `build.sh` tells Cargo; a program of this name writes it down and fails, as no compiler is here for it."""
@@ -149,6 +225,16 @@ class TheLicences(unittest.TestCase):
         self.assertTrue((self.out / "rust" / "COPYRIGHT-library.html").exists())
 
 
+def laid_out(folder: Path) -> dict[str, tuple]:
+    """All that a layer would tell of each file."""
+    found = {}
+    for path in [folder, *folder.rglob("*")]:
+        status = path.lstat()
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        found[str(path.relative_to(folder))] = (oct(status.st_mode), status.st_uid, status.st_mtime_ns, content)
+    return found
+
+
 class Buildah:
     """buildah with a storage of its own."""
 
@@ -166,23 +252,32 @@ class Buildah:
 class TheImage(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
+        if os.geteuid() != 0:
+            raise AssertionError("needs root: buildah runs the image in a chroot, as the image's user")
         home = tempfile.TemporaryDirectory()
         cls.addClassCleanup(home.cleanup)
         cls.home = Path(home.name)
         # The image's user reads the configuration in it.
         cls.home.chmod(0o755)
         cls.buildah = Buildah(cls.home)
-        cls.made = cls.home / "build" / "out"
-        environment = os.environ | {"SOURCE_DATE_EPOCH": "1700000000"}
-        subprocess.run([DOCKER / "rootfs.sh", BINARY, cls.made], check=True, env=environment)
-        (cls.made / "rootfs" / "licenses").mkdir()
-        cls.files = sorted(str(path.relative_to(cls.made / "rootfs")) for path in (cls.made / "rootfs").rglob("*"))
-        cls.add_libraries(cls.made / "rootfs")
-        subprocess.run(["strip", cls.made / "rootfs/usr/bin" / BINARY.name], check=True)
-        cls.images = [cls.build(), cls.build()]
+        builds = [cls.home / "build", cls.home / "build-again"]
+        cls.made, again = [build / "out" for build in builds]
+        cls.laid_out = [cls.lay_out(cls.made), cls.lay_out(again)]
+        cls.images = [cls.build(build) for build in builds]
         cls.container = cls.buildah("from", "--pull-never", cls.images[0])
         cls.root = Path(cls.buildah("mount", cls.container))
         cls.addClassCleanup(cls.buildah, "rm", cls.container)
+
+    @classmethod
+    def lay_out(cls, out: Path) -> dict[str, tuple]:
+        """What `rootfs.sh` has made; then the program gets what it needs to run here."""
+        environment = os.environ | {"SOURCE_DATE_EPOCH": "1700000000"}
+        subprocess.run([DOCKER / "rootfs.sh", BINARY, out], check=True, env=environment)
+        found = laid_out(out)
+        (out / "rootfs" / "licenses").mkdir()
+        cls.add_libraries(out / "rootfs")
+        subprocess.run(["strip", out / "rootfs/usr/bin" / BINARY.name], check=True)
+        return found
 
     @classmethod
     def add_libraries(cls, root: Path) -> None:
@@ -193,13 +288,16 @@ class TheImage(unittest.TestCase):
             shutil.copy(library, to)
 
     @classmethod
-    def build(cls) -> str:
+    def build(cls, first_stage: Path) -> str:
         arguments = [f"--build-arg={name}={value}" for name, value in ARGUMENTS.items()]
         # The first stage is what has been laid out above.
-        arguments += [f"--build-context=build={cls.home}/build", "--timestamp=1700000000", "--no-cache"]
+        arguments += [f"--build-context=build={first_stage}", "--timestamp=1700000000", "--no-cache"]
         return cls.buildah("bud", "--quiet", "--isolation=chroot", *arguments, f"--file={DOCKER}/Dockerfile", ROOT)
 
     def test_is_the_same_when_built_again(self) -> None:
+        first, again = self.laid_out
+        self.assertEqual(first, again)
+        self.assertEqual({modified for _, _, modified, _ in first.values()}, {1700000000 * 10**9})
         self.assertEqual(*self.images)
 
     def test_is_told_as_meant(self) -> None:
@@ -214,8 +312,9 @@ class TheImage(unittest.TestCase):
 
     def test_has_no_more_than_it_needs(self) -> None:
         wanted = "etc etc/group etc/nsswitch.conf etc/passwd etc/ssl etc/ssl/certs etc/ssl/certs/ca-certificates.crt"
-        wanted += " licenses tmp usr usr/bin usr/bin/cloudtrail-tls-exporter var var/lib"
-        self.assertEqual(self.files, wanted.split())
+        wanted += " tmp usr usr/bin usr/bin/cloudtrail-tls-exporter var var/lib"
+        files = sorted(path.removeprefix("rootfs/") for path in self.laid_out[0] if path.startswith("rootfs/"))
+        self.assertEqual(files, wanted.split())
         certificates = (self.made / "rootfs/etc/ssl/certs/ca-certificates.crt").read_text()
         self.assertGreater(certificates.count("BEGIN CERTIFICATE"), 100)
         self.assertEqual(oct((self.root / "tmp").stat().st_mode), "0o41777")
@@ -230,10 +329,24 @@ class TheImage(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn(f"cloudtrail-tls-exporter, version {CARGO['package']['version']} ", done.stdout)
 
+    def test_shows_the_demo_outside_as_the_readme_starts_it(self) -> None:
+        (demo,) = [arguments for _, arguments in readme_runs() if arguments[:1] == ["demo"]]
+        port = free_port()
+        arguments = [argument.replace(f"=:{PORT}", f"=:{port}") for argument in demo]
+        self.assertNotEqual(arguments, demo, "it would listen on the loopback address of its container alone")
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        with subprocess.Popen(self.command(*arguments), text=True, **pipes) as program:
+            try:
+                # Another address than the one of its default.
+                self.assertIn('_source_up{source="demo"', self.scrape(program, port, "127.0.0.2"))
+                os.kill(self.listener(port), signal.SIGTERM)
+                _, log = program.communicate(timeout=PATIENCE)
+                self.assertEqual(program.returncode, 0, log)
+            finally:
+                self.kill(program, port)
+
     def test_serves_as_nobody(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         configuration = self.home / "config.toml"
         configuration.write_text(
             f'web.listen_addresses = ["127.0.0.1:{port}"]\n'
@@ -251,7 +364,7 @@ class TheImage(unittest.TestCase):
                 _, log = program.communicate(timeout=PATIENCE)
                 self.assertEqual(program.returncode, 0, log)
             finally:
-                program.kill()
+                self.kill(program, port)
         self.assertTrue((self.root / "var/lib/cloudtrail-tls-exporter/state.db").exists())
 
     def command(self, *arguments: str, configuration: Path | None = None) -> list[str]:
@@ -263,21 +376,28 @@ class TheImage(unittest.TestCase):
         command = [*self.buildah.options, *options, self.container, *config["Entrypoint"]]
         return [*command, *(arguments or config["Cmd"])]
 
-    def scrape(self, program: subprocess.Popen, port: int) -> str:
+    def scrape(self, program: subprocess.Popen, port: int, address: str = "127.0.0.1") -> str:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             if program.poll() is not None:
                 self.fail(program.communicate()[1])
             with contextlib.suppress(OSError):
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as answer:
+                with urllib.request.urlopen(f"http://{address}:{port}/metrics", timeout=PATIENCE) as answer:
                     return answer.read().decode()
             time.sleep(0.1)
         self.fail("no scrape")
 
+    def kill(self, program: subprocess.Popen, port: int) -> None:
+        """What is left after a failure: the end of buildah is not the end of what it runs."""
+        if program.poll() is None:
+            with contextlib.suppress(AssertionError, IndexError):
+                os.kill(self.listener(port), signal.SIGKILL)
+        program.kill()
+
     def listener(self, port: int) -> int:
         """The process that listens on the port."""
-        with open("/proc/net/tcp") as lines:
-            inodes = [line.split()[9] for line in lines if line.split()[1].endswith(f":{port:04X}")]
+        lines = [line.split() for table in ["tcp", "tcp6"] for line in Path("/proc/net", table).read_text().splitlines()]
+        inodes = [line[9] for line in lines if line[1].endswith(f":{port:04X}") and line[3] == "0A"]
         for link in Path("/proc").glob("[0-9]*/fd/*"):
             with contextlib.suppress(OSError):
                 if os.readlink(link) == f"socket:[{inodes[0]}]":

@@ -1,11 +1,15 @@
-"""Every link in the pages of deploy/ leads somewhere."""
+"""Every link in the pages of deploy/ leads somewhere, and their commands name what is there."""
 
+import json
 import pathlib
 import re
+import shlex
 import unittest
 
+import yaml
+
 DEPLOY = pathlib.Path(__file__).resolve().parents[2] / "deploy"
-PAGES = [DEPLOY / "README.md", DEPLOY / "iam" / "README.md", DEPLOY / "terraform" / "README.md"]
+PAGES = sorted(DEPLOY.rglob("README.md"))
 
 
 def anchors(page: pathlib.Path) -> set[str]:
@@ -28,9 +32,24 @@ class Links(unittest.TestCase):
                         self.assertIn(anchor, anchors(target))
 
     def test_every_folder_of_deploy_is_linked(self) -> None:
-        links = re.findall(r"\]\((?!\.\.)([\w-]+)", PAGES[0].read_text())
+        links = re.findall(r"\]\((?!\.\.)([\w-]+)", (DEPLOY / "README.md").read_text())
         folders = {each.name for each in DEPLOY.iterdir() if each.is_dir()}
         self.assertLessEqual(folders, set(links))
+
+
+class DoctorInAPod(unittest.TestCase):
+    def test_is_run_as_the_image_and_the_manifests_have_it(self) -> None:
+        script = re.search(r"```sh\n( *kubectl .*?)```", (DEPLOY / "README.md").read_text(), re.DOTALL)[1]
+        command = shlex.split(script.replace("\\\n", " "))
+        dockerfile = (DEPLOY / "docker" / "Dockerfile").read_text()
+        entry_point, arguments = [
+            json.loads(re.search(rf"^{name} (.*)$", dockerfile, re.MULTILINE)[1]) for name in ("ENTRYPOINT", "CMD")
+        ]
+        overlay = yaml.safe_load((DEPLOY / "kubernetes/overlays/service/kustomization.yaml").read_text())
+        deployment = yaml.safe_load((DEPLOY / "kubernetes/base/deployment.yaml").read_text())
+        exec_in = ["exec", f"deploy/{deployment['metadata']['name']}", "--"]
+        kubectl = ["kubectl", "--namespace", overlay["namespace"], *exec_in]
+        self.assertEqual(command, [*kubectl, *entry_point, "doctor", *arguments])
 
 
 if __name__ == "__main__":

@@ -99,6 +99,9 @@ class TheUnit(unittest.TestCase):
         offered = "\n".join(DOCUMENTED.findall(unit.UNIT.read_text()))
         self.assertIn("LoadCredential=", offered)
         self.assertIn("SupplementaryGroups=", offered)
+        (command,) = unit.settings("Service")["ExecStart"]
+        _, offered_command = unit.settings("Service", offered)["ExecStart"]
+        self.assertRegex(offered_command, rf"^{re.escape(command)} --web\.config\.file=/\S+$")
         self.assertEqual(verified(f"{unit.UNIT.read_text()}\n{offered}\n"), (0, ""))
 
     def test_is_exposed_by_1_5_at_most(self) -> None:

@@ -92,6 +92,9 @@ class Modules(unittest.TestCase):
                 self.assertRegex(block["description"], r"^[A-Z].*\.$", f"{name}.{output}")
             (settings,) = unquoted(hcl2.loads((MODULES / name / "versions.tf").read_text()))["terraform"]
             self.assertEqual(settings["required_version"], ">= 1.3")
+            # What they read of the provider is not promised beyond.
+            bounds = [provider["aws"]["version"] for provider in settings.get("required_providers", [])]
+            self.assertEqual(bounds, [] if name == "policies" else [">= 5.0, < 7.0"], name)
 
     def test_every_resource_and_value_that_is_named_exists(self) -> None:
         for name in NAMES:
@@ -107,7 +110,7 @@ class Modules(unittest.TestCase):
 
     def test_the_readme_calls_the_modules_as_they_are(self) -> None:
         examples = re.findall(r"```hcl\n(.*?)```", (MODULES / "README.md").read_text(), re.DOTALL)
-        self.assertEqual(len(examples), 2)
+        self.assertEqual(len(examples), 3)
         for example in examples:
             modules = blocks(example, "module")
             self.assertIn("role", modules)
@@ -134,6 +137,8 @@ class Modules(unittest.TestCase):
         filled = {file.stem: policies.filled_in(file, **values) for file in folder.glob("*.json")}
         IAMPolicyDocumentValidator(json.dumps(filled["delivery"])).validate()
         IAMTrustPolicyDocumentValidator(json.dumps(filled["delivery_trust"])).validate()
+        # AWS supports none for this role; with one, nothing would be delivered.
+        self.assertNotIn("Condition", filled["delivery_trust"]["Statement"][0])
         self.assertEqual(set(filled), {"bucket", "delivery", "delivery_trust"})
         for statement in filled["bucket"]["Statement"]:
             # Another account's trail is not to deliver into this bucket.
@@ -170,11 +175,14 @@ ALL = {
     "assume_role_arns": [policies.VALUES["role_arn"]],
     **WHO,
     "pod_identity": {"cluster_arn": policies.VALUES["cluster_arn"], "namespace": "monitoring"},
+    "ec2": True,
+    "ecs": {"account": policies.ACCOUNT},
     "cross_account": {
         "exporter_role_arn": policies.VALUES["exporter_role_arn"],
         "external_id": policies.VALUES["external_id"],
     },
 }
+TRUSTS = ("irsa", "pod_identity", "ec2", "ecs", "cross_account")
 HISTORY = {"event_history": True}
 # Values that are refused, each with a part of what is told.
 REFUSED = [
@@ -192,6 +200,7 @@ REFUSED = [
     ({**HISTORY, "irsa": {**WHO["irsa"], "namespace": "*"}}, "without `*`"),
     ({**HISTORY, "irsa": {**WHO["irsa"], "oidc_provider_arn": "oidc.eks"}}, "an OIDC provider"),
     ({**HISTORY, "pod_identity": {"cluster_arn": "production", "namespace": "monitoring"}}, "an EKS cluster"),
+    ({**HISTORY, "ecs": {"account": "*"}}, "12 digits"),
     ({**HISTORY, "cross_account": {"exporter_role_arn": "*", "external_id": "some-id"}}, "the ARN of a role"),
     ({**HISTORY, "cross_account": {**ALL["cross_account"], "external_id": "*"}}, "2 to 1224"),
 ]
@@ -223,19 +232,32 @@ class Evaluated(unittest.TestCase):
     def applied(self, variables: dict) -> tuple[dict[str, dict], dict]:
         """The policies by name, and the trust policy."""
         self.call({"it": variables})
+        told = self.made()
+        return {name: json.loads(text) for name, text in told["policies"].items()}, json.loads(told["trust"])
+
+    def made(self) -> dict:
         ran = terraform(self.folder, "apply", "-auto-approve", "-input=false", "-no-color")
         self.assertEqual(ran.returncode, 0, ran.stderr)
-        told = json.loads(terraform(self.folder, "output", "-json", "it").stdout)
-        return {name: json.loads(text) for name, text in told["policies"].items()}, json.loads(told["trust"])
+        return json.loads(terraform(self.folder, "output", "-json", "it").stdout)
 
     def test_its_documents_are_those_of_iam(self) -> None:
         made, trust = self.applied(ALL)
         shipped = {policies.name(file): policies.filled_in(file) for file in policies.POLICIES}
         del shipped["athena_lake"]
         self.assertEqual(made, {name.replace("/", "_"): document for name, document in shipped.items()})
-        statements = [policies.trust(name)["Statement"][0] for name in ("irsa", "pod_identity", "cross_account")]
+        statements = [policies.trust(name)["Statement"][0] for name in TRUSTS]
         self.assertEqual(trust["Statement"], statements)
         self.assertEqual(len(policies.TRUSTS), len(statements))
+
+    def test_policies_alone_for_a_role_that_is_there(self) -> None:
+        self.call({"it": HISTORY})
+        alone = json.loads((self.folder / "main.tf.json").read_text())
+        del alone["module"]["it_given"]
+        alone["output"] = {"it": {"value": "${module.it}"}}
+        (self.folder / "main.tf.json").write_text(json.dumps(alone))
+        made = self.made()
+        self.assertEqual(made["trust"], None)
+        self.assertEqual(json.loads(made["policies"]["event_history"]), policies.policy("event_history"))
 
     def test_a_federated_store(self) -> None:
         store = {"database": "aws:cloudtrail", "table": policies.STORE}

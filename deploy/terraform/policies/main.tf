@@ -62,6 +62,8 @@ locals {
       oidc_provider = split("oidc-provider/", who.oidc_provider_arn)[1]
     }))) if who != null],
     [for who in [var.pod_identity] : jsondecode(templatefile("${local.iam}/trust/pod_identity.json", who)) if who != null],
+    [for wanted in [var.ec2] : jsondecode(templatefile("${local.iam}/trust/ec2.json", {})) if wanted],
+    [for who in [var.ecs] : jsondecode(templatefile("${local.iam}/trust/ecs.json", who)) if who != null],
     [for who in [var.cross_account] : jsondecode(templatefile("${local.iam}/trust/cross_account.json", who)) if who != null],
   )
 }

@@ -9,14 +9,9 @@ output "policies" {
 }
 
 output "trust" {
-  description = "The trust policy as JSON: who may assume the role."
-  value = jsonencode({
+  description = "The trust policy as JSON: who may assume the role; null where nobody is named."
+  value = length(local.trusts) == 0 ? null : jsonencode({
     Version   = "2012-10-17"
     Statement = flatten([for document in local.trusts : document.Statement])
   })
-
-  precondition {
-    condition     = length(local.trusts) > 0
-    error_message = "Nobody may assume the role: one of irsa, pod_identity and cross_account is needed."
-  }
 }

@@ -119,7 +119,7 @@ variable "doctor" {
   default     = true
 }
 
-# Who may assume the role; at least one.
+# Who may assume the role; nobody where only the policies are used.
 
 variable "irsa" {
   description = "A service account of EKS, by the cluster's OIDC provider."
@@ -156,6 +156,25 @@ variable "pod_identity" {
   validation {
     condition     = var.pod_identity == null ? true : alltrue([for name in [var.pod_identity.namespace, var.pod_identity.service_account] : can(regex("^[a-z0-9.-]+$", name))])
     error_message = "namespace and service_account are names of Kubernetes, without `*`."
+  }
+}
+
+variable "ec2" {
+  description = "Whether instances of EC2 of the role's account may assume it, by an instance profile."
+  type        = bool
+  default     = false
+}
+
+variable "ecs" {
+  description = "Tasks of ECS, by the account that they run in, which is the role's."
+  type = object({
+    account = string
+  })
+  default = null
+
+  validation {
+    condition     = var.ecs == null ? true : can(regex("^[0-9]{12}$", var.ecs.account))
+    error_message = "The account of ecs has 12 digits."
   }
 }
 

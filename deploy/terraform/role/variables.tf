@@ -15,6 +15,11 @@ variable "documents" {
     policies = map(string)
     trust    = string
   })
+
+  validation {
+    condition     = var.documents.trust != null
+    error_message = "Nobody may assume the role: the module `policies` needs one of irsa, pod_identity, ec2, ecs and cross_account."
+  }
 }
 
 variable "permissions_boundary" {

@@ -53,6 +53,7 @@ resource "aws_cloudwatch_log_group" "trail" {
   tags              = var.tags
 }
 
+# No condition: AWS says that aws:SourceArn and aws:SourceAccount are not supported for this role.
 resource "aws_iam_role" "delivery" {
   name               = "${var.name}-delivery"
   description        = "CloudTrail delivers to CloudWatch Logs"

@@ -142,7 +142,7 @@ pub(super) async fn field_index(aws: &Aws, client: &Client, settings: &Settings)
         Ok(answer) => answer,
         Err(error) => {
             let error = aws::failed(&aws.observer, "DescribeFieldIndexes", error);
-            let allow = "logs:DescribeFieldIndexes on the log groups, or look for yourself";
+            let allow = "logs:DescribeFieldIndexes on `*`, or look for yourself";
             return refused(name, &error, allow);
         }
     };
