@@ -15,25 +15,29 @@ from kubetools import KUBERNETES, ROOT, Refused, kustomize
 SERVICE = KUBERNETES / "overlays" / "service"
 SIDECAR = KUBERNETES / "overlays" / "sidecar"
 # What the user has made beforehand.
-OWN = {"web-config": {"Secret/cloudtrail-tls-exporter-web"}}
+WEB = {"Secret/cloudtrail-tls-exporter-web"}
+OWN = {"web-config": WEB, "patches": WEB}
+# What comments of the service overlay offer; all patches at once need the component that one of them is for.
+VARIANTS = {"ephemeral": ["ephemeral"], "web-config": ["web-config"], "patches": ["web-config", "patches"]}
 
 
-def variant(change: str) -> list[dict]:
-    """The service overlay in a copy of the tree, with a commented component or the commented patches in force."""
-    with tempfile.TemporaryDirectory() as name:
-        copy = Path(name)
+def variant(name: str) -> list[dict]:
+    """The service overlay in a copy of the tree, with commented components or the commented patches in force."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
         shutil.copytree(KUBERNETES, copy / "deploy" / "kubernetes")
         shutil.copytree(ROOT / "grafana", copy / "grafana", ignore=shutil.ignore_patterns("render"))
         overlay = copy / SERVICE.relative_to(ROOT)
         path = overlay / "kustomization.yaml"
-        before = path.read_text()
-        if change == "patches":
-            head, _, patches = before.partition("# patches:\n")
-            after = head + re.sub(r"^# ?", "", "# patches:\n" + patches, flags=re.MULTILINE)
-        else:
-            after = before.replace(f"# - ../../components/{change}\n", f"- ../../components/{change}\n")
-        assert after != before, f"no comment offers {change}"
-        path.write_text(after)
+        for change in VARIANTS[name]:
+            before = path.read_text()
+            if change == "patches":
+                head, _, patches = before.partition("# patches:\n")
+                after = head + re.sub(r"^# ?", "", "# patches:\n" + patches, flags=re.MULTILINE)
+            else:
+                after = before.replace(f"# - ../../components/{change}\n", f"- ../../components/{change}\n")
+            assert after != before, f"no comment offers {change}"
+            path.write_text(after)
         return kustomize(overlay)
 
 
@@ -43,7 +47,7 @@ class Overlays(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         cls.rendered = {path.name: kustomize(path) for path in sorted((KUBERNETES / "overlays").iterdir())}
-        cls.rendered |= {name: variant(name) for name in ("ephemeral", "web-config", "patches")}
+        cls.rendered |= {name: variant(name) for name in VARIANTS}
 
     def test_render_what_is_kept(self) -> None:
         for name, rendered in self.rendered.items():
