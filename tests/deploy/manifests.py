@@ -180,8 +180,17 @@ def link_problems(manifests: list[dict]) -> list[str]:
                 found.append("PodMonitor selects no pod")
             endpoints = one["spec"]["podMetricsEndpoints"]
             found += [f"PodMonitor: {e['port']}" for e in endpoints if e["port"] not in ports]
-        if one["kind"] == "NetworkPolicy" and not selects(one["spec"]["podSelector"]["matchLabels"], labels):
-            found.append("NetworkPolicy selects no pod")
+        if one["kind"] == "NetworkPolicy":
+            if not selects(one["spec"]["podSelector"]["matchLabels"], labels):
+                found.append("NetworkPolicy selects no pod")
+            named = [port["port"] for rule in one["spec"]["ingress"] for port in rule["ports"]]
+            found += [f"NetworkPolicy: {port}" for port in named if port not in ports]
+            found += [f"NetworkPolicy without port {port}" for port in sorted(ports) if port not in named]
+    claims = [volume["name"] for volume in spec.get("volumes", []) if "persistentVolumeClaim" in volume]
+    context = spec.get("securityContext", {})
+    group = exporter(spec).get("securityContext", {}).get("runAsGroup", context.get("runAsGroup"))
+    if claims and (group is None or context.get("fsGroup") != group):
+        found.append(f"claim of {' and '.join(claims)}: fsGroup is not runAsGroup")
     for container in containers(spec):
         mounted = {mount["name"] for mount in container.get("volumeMounts", [])}
         found += [f"mount {name}" for name in mounted - {volume["name"] for volume in spec.get("volumes", [])}]

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
+import textwrap
 import tomllib
 import unittest
 from pathlib import Path
@@ -158,7 +160,7 @@ class Files(unittest.TestCase):
         with tempfile.TemporaryDirectory() as name:
             run("helm", "package", CHART, "--destination", name)
             (package,) = Path(name).glob("*.tgz")
-            shutil.unpack_archive(package, name, filter="data")
+            shutil.unpack_archive(package, name)
             unpacked = Path(name) / CHART.name
             packed = {str(path.relative_to(unpacked)) for path in (unpacked / "files").rglob("*") if path.is_file()}
             alerts_too = {f"files/alerts/{path.name}" for path in (ROOT / "deploy" / "alerts").glob("*.yaml")}
@@ -182,6 +184,14 @@ class TheChart(unittest.TestCase):
     def test_has_the_version_of_the_program(self) -> None:
         package = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]
         self.assertEqual(yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"], package["version"])
+
+    def test_offers_a_monitor_that_gets_in(self) -> None:
+        """The comment of values.yaml is what values/good/web_config.yaml has, by which the pod's test scrapes."""
+        text = (CHART / "values.yaml").read_text()
+        (offered,) = re.findall(r"^(  #   scheme: https\n(?:  #   .*\n)+)", text, re.MULTILINE)
+        used = yaml.safe_load((VALUES / "good" / "web_config.yaml").read_text())["serviceMonitor"]
+        shown = yaml.safe_load(textwrap.dedent(offered.replace("  #", "")))
+        self.assertEqual({"enabled": True, **shown}, used)
 
     def test_has_a_schema_of_exactly_its_values(self) -> None:
         """Keys of values.yaml and of the schema, but for what only users name."""

@@ -13,26 +13,31 @@ import yaml
 from kubetools import KUBERNETES, ROOT, Refused, kustomize
 
 SERVICE = KUBERNETES / "overlays" / "service"
+SIDECAR = KUBERNETES / "overlays" / "sidecar"
 # What the user has made beforehand.
-OWN = {"web-config": {"Secret/cloudtrail-tls-exporter-web"}}
+WEB = {"Secret/cloudtrail-tls-exporter-web"}
+OWN = {"web-config": WEB, "patches": WEB}
+# What comments of the service overlay offer; all patches at once need the component that one of them is for.
+VARIANTS = {"ephemeral": ["ephemeral"], "web-config": ["web-config"], "patches": ["web-config", "patches"]}
 
 
-def variant(change: str) -> list[dict]:
-    """The service overlay in a copy of the tree, with a commented component or the commented patches in force."""
-    with tempfile.TemporaryDirectory() as name:
-        copy = Path(name)
+def variant(name: str) -> list[dict]:
+    """The service overlay in a copy of the tree, with commented components or the commented patches in force."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
         shutil.copytree(KUBERNETES, copy / "deploy" / "kubernetes")
         shutil.copytree(ROOT / "grafana", copy / "grafana", ignore=shutil.ignore_patterns("render"))
         overlay = copy / SERVICE.relative_to(ROOT)
         path = overlay / "kustomization.yaml"
-        before = path.read_text()
-        if change == "patches":
-            head, _, patches = before.partition("# patches:\n")
-            after = head + re.sub(r"^# ?", "", "# patches:\n" + patches, flags=re.MULTILINE)
-        else:
-            after = before.replace(f"# - ../../components/{change}\n", f"- ../../components/{change}\n")
-        assert after != before, f"no comment offers {change}"
-        path.write_text(after)
+        for change in VARIANTS[name]:
+            before = path.read_text()
+            if change == "patches":
+                head, _, patches = before.partition("# patches:\n")
+                after = head + re.sub(r"^# ?", "", "# patches:\n" + patches, flags=re.MULTILINE)
+            else:
+                after = before.replace(f"# - ../../components/{change}\n", f"- ../../components/{change}\n")
+            assert after != before, f"no comment offers {change}"
+            path.write_text(after)
         return kustomize(overlay)
 
 
@@ -42,7 +47,7 @@ class Overlays(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         cls.rendered = {path.name: kustomize(path) for path in sorted((KUBERNETES / "overlays").iterdir())}
-        cls.rendered |= {name: variant(name) for name in ("ephemeral", "web-config", "patches")}
+        cls.rendered |= {name: variant(name) for name in VARIANTS}
 
     def test_render_what_is_kept(self) -> None:
         for name, rendered in self.rendered.items():
@@ -85,21 +90,72 @@ class Overlays(unittest.TestCase):
 
 
 class Sidecar(unittest.TestCase):
-    def test_can_not_take_the_workload_out_of_its_service(self) -> None:
-        spec = manifests.pod(kustomize(KUBERNETES / "overlays" / "sidecar"))
-        (container,) = spec["initContainers"]
+    """In copies beside the overlay, as a user makes them."""
+
+    def setUp(self) -> None:
+        copy = Path(self.enterContext(tempfile.TemporaryDirectory())) / "kubernetes"
+        shutil.copytree(KUBERNETES, copy)
+        self.overlay = copy / "overlays" / "mine"
+        shutil.copytree(SIDECAR, self.overlay)
+        self.workload = self.overlay / "workload.yaml"
+
+    def change(self, before: str, after: str) -> None:
+        text = self.workload.read_text()
+        self.assertIn(before, text)
+        self.workload.write_text(text.replace(before, after))
+
+    def test_has_no_probe_by_which_it_takes_the_workload_out_of_its_service(self) -> None:
+        """That its liveness outlasts an outage of AWS, the running pod shows."""
+        (container,) = manifests.pod(kustomize(self.overlay))["initContainers"]
         self.assertEqual(container["restartPolicy"], "Always")
         self.assertEqual({key for key in container if key.endswith("Probe")}, {"livenessProbe"})
 
+    def test_has_the_configuration_of_its_overlay(self) -> None:
+        config = self.overlay / "config.toml"
+        config.write_text(config.read_text().replace("us-east-1", "eu-central-1"))
+        rendered = kustomize(self.overlay)
+        held = manifests.find(rendered, "ConfigMap")
+        self.assertEqual(held["data"], {"config.toml": config.read_text()})
+        self.assertEqual(manifests.absent(rendered), set())
+        before = manifests.find(kustomize(SIDECAR), "ConfigMap")
+        self.assertNotEqual(held["metadata"]["name"], before["metadata"]["name"])
+
     def test_is_refused_where_there_would_be_several(self) -> None:
         for replicas in ("replicas: 3", "# not said"):
-            with self.subTest(replicas), tempfile.TemporaryDirectory() as name:
-                shutil.copytree(KUBERNETES, Path(name) / "kubernetes")
-                overlay = Path(name) / "kubernetes" / "overlays" / "sidecar"
-                workload = overlay / "workload.yaml"
-                workload.write_text(workload.read_text().replace("replicas: 1", replicas))
+            with self.subTest(replicas):
+                self.workload.write_text((SIDECAR / "workload.yaml").read_text())
+                self.change("replicas: 1", replicas)
                 with self.assertRaisesRegex(Refused, "/spec/replicas"):
-                    kustomize(overlay)
+                    kustomize(self.overlay)
+
+    def test_is_beside_the_one_workload_that_has_the_label(self) -> None:
+        """A second Deployment, a StatefulSet and a DaemonSet without it are left as they are."""
+        one = yaml.safe_load(self.workload.read_text())
+        del one["metadata"]["labels"]
+        others = [one | {"metadata": {"name": "second"}}, one | {"kind": "StatefulSet"}, one | {"kind": "DaemonSet"}]
+        self.workload.write_text(yaml.safe_dump_all([yaml.safe_load(self.workload.read_text()), *others]))
+        rendered = [one for one in kustomize(self.overlay) if "template" in one.get("spec", {})]
+        with_it = [manifests.title(one) for one in rendered if "initContainers" in one["spec"]["template"]["spec"]]
+        self.assertEqual((len(rendered), with_it), (4, ["Deployment/workload"]))
+
+    def test_is_beside_a_stateful_set_too(self) -> None:
+        self.change("kind: Deployment", "kind: StatefulSet")
+        self.change("  # Else two pods, and two exporters, overlap while one follows the other.\n", "")
+        self.change("  strategy:\n    type: Recreate\n", "  serviceName: workload\n")
+        rendered = kustomize(self.overlay)
+        workload = manifests.find(rendered, "StatefulSet")
+        self.assertEqual([p for one in rendered for p in manifests.schema_problems(one)], [])
+        self.assertEqual(
+            workload["spec"]["template"]["spec"]["initContainers"],
+            manifests.pod(kustomize(SIDECAR))["initContainers"],
+        )
+
+    def test_is_refused_where_nobody_says_how_many(self) -> None:
+        """A DaemonSet with the label has no replicas."""
+        self.change("kind: Deployment", "kind: DaemonSet")
+        self.change("  replicas: 1\n", "")
+        with self.assertRaisesRegex(Refused, "/spec/replicas"):
+            kustomize(self.overlay)
 
 
 class Rules(unittest.TestCase):

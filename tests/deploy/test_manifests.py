@@ -12,7 +12,7 @@ from pathlib import Path
 
 import kubetools
 import manifests
-from kubetools import CHART, KUBERNETES, ROOT
+from kubetools import CHART, HERE, KUBERNETES, ROOT
 
 # Of a pod and its container.
 Change = Callable[[dict, dict], object]
@@ -92,6 +92,30 @@ class TheChecks(unittest.TestCase):
             with self.subTest(what):
                 self.assertIn(f"link: {what}", self.changed(kind, change))
 
+    def test_find_a_store_that_the_program_can_not_write(self) -> None:
+        changes: list[Callable[[dict], object]] = [
+            lambda context: context.pop("fsGroup"),
+            lambda context: context.update(fsGroup=1),
+            lambda context: context.pop("runAsGroup"),
+            lambda context: context.update(runAsGroup=1),
+        ]
+        for change in changes:
+            found = self.changed("Deployment", lambda one, do=change: do(manifests.pod([one])["securityContext"]))
+            self.assertEqual(found, ["link: claim of state: fsGroup is not runAsGroup"])
+
+    def test_find_a_network_policy_beside_the_pod(self) -> None:
+        values = HERE / "values" / "good" / "web_config.yaml"
+        rendered = kubetools.template("--values", values)
+        self.assertEqual(manifests.link_problems(rendered), [])
+        spec = manifests.find(rendered, "NetworkPolicy")["spec"]
+        (rule,) = spec["ingress"]
+        self.assertEqual([port["port"] for port in rule["ports"]], ["metrics", "probe"])
+        rule["ports"][0]["port"] = "metric"
+        rule["ports"].pop()
+        spec["podSelector"]["matchLabels"] = {"a": "b"}
+        told = [" selects no pod", ": metric", " without port metrics", " without port probe"]
+        self.assertEqual(manifests.link_problems(rendered), [f"NetworkPolicy{one}" for one in told])
+
     def test_find_a_map_that_kubectl_refuses(self) -> None:
         self.assertEqual(len(manifests.size_problems({"data": {"a": "x" * manifests.LARGEST}})), 1)
 
@@ -128,6 +152,19 @@ class DeployFiles(unittest.TestCase):
         for path in paths:
             with self.subTest(path.relative_to(ROOT)):
                 self.assertEqual(manifests.config_problems(path.read_text(), {}), "")
+
+
+    def test_give_a_start_as_long_as_systemd_does(self) -> None:
+        unit = (ROOT / "deploy" / "systemd" / "cloudtrail-tls-exporter.service").read_text()
+        (minutes,) = re.findall(r"^TimeoutStartSec=(\d+)min$", unit, re.MULTILINE)
+        pods = {
+            "kustomize": kubetools.kustomize(KUBERNETES / "overlays" / "service"),
+            "chart": kubetools.template("--values", HERE / "values" / "good" / "least.yaml"),
+        }
+        for name, rendered in pods.items():
+            with self.subTest(name):
+                probe = manifests.exporter(manifests.pod(rendered))["startupProbe"]
+                self.assertEqual(probe["periodSeconds"] * probe["failureThreshold"], int(minutes) * 60)
 
 
 class Readme(unittest.TestCase):

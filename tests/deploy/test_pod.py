@@ -2,6 +2,7 @@
 
 import copy
 import datetime
+import shutil
 import tempfile
 import unittest
 from pathlib import Path
@@ -17,6 +18,16 @@ from test_kustomize import variant
 SOURCE_UP = "cloudtrail_tls_exporter_source_up"
 EPHEMERAL = "cloudtrail_tls_exporter_state_ephemeral"
 CHART_VALUES = HERE / "values" / "good"
+# Web configurations: TLS alone, and what clients must show besides.
+AT = "/etc/cloudtrail-tls-exporter-web"
+TLS = f"tls_server_config:\n  cert_file: {AT}/tls.crt\n  key_file: {AT}/tls.key\n"
+CLIENTS = f"""\
+  client_auth_type: RequireAndVerifyClientCert
+  client_ca_file: {AT}/client-ca.crt
+basic_auth_users:
+  prometheus: $2b$04$cloudtrailtlsexporterOuJjiwj.IrwbV/SPWgm2LyUqHB7.BPJu
+"""
+PASSWORD = "correct horse"
 
 
 def certificate(folder: Path, name: str) -> None:
@@ -88,31 +99,60 @@ class APod(unittest.TestCase):
                 self.assertEqual(pod.sample(self.scrape(running), SOURCE_UP), [0])
                 self.ends(running, rendered)
 
-    def test_with_a_web_configuration_is_scraped_by_tls_and_probed_without(self) -> None:
-        secret = Path(self.enterContext(tempfile.TemporaryDirectory()))
-        certificate(secret, "cloudtrail-tls-exporter")
-        at = "/etc/cloudtrail-tls-exporter-web"
-        web = f"tls_server_config:\n  cert_file: {at}/tls.crt\n  key_file: {at}/tls.key\n"
-        (secret / "web-config.yaml").write_text(web)
-        (secret / "web.yaml").write_text(web)
-        given = {"cloudtrail-tls-exporter-web": secret}
+    def test_with_a_web_configuration_is_scraped_by_its_monitor_alone_and_probed_by_all(self) -> None:
+        """By TLS, by that and a client's certificate and a password, and by the chart's."""
+        server, user = (Path(self.enterContext(tempfile.TemporaryDirectory())) for _ in range(2))
+        certificate(server, "cloudtrail-tls-exporter")
+        certificate(user, "prometheus")
+        (user / "username").write_text("prometheus")
+        (user / "password").write_text(PASSWORD)
+        shutil.copy(user / "ca.crt", server / "client-ca.crt")
+        secrets = {"cloudtrail-tls-exporter-web": server, "cloudtrail-tls-exporter-user": user}
         chart = template("--values", CHART_VALUES / "web_config.yaml")
-        for name, rendered in {"kustomize": variant("web-config"), "chart": chart}.items():
-            with self.subTest(name), pod.running(rendered, self.state, given) as running:
+        cases = {
+            "web-config": (variant("web-config"), TLS),
+            "patches": (variant("patches"), TLS + CLIENTS),
+            "chart": (chart, TLS + CLIENTS),
+        }
+        for name, (rendered, web) in cases.items():
+            for file in ("web-config.yaml", "web.yaml"):
+                (server / file).write_text(web)
+            with self.subTest(name), pod.running(rendered, self.state, secrets) as running:
                 running.wait_for("readinessProbe")
                 self.assertEqual(running.probe("livenessProbe"), 200)
                 probe = running.container["readinessProbe"]["httpGet"]["port"]
                 self.assertEqual(running.get(probe, "/metrics")[0], 404)
                 monitor = manifests.find(rendered, "ServiceMonitor")["spec"]["endpoints"][0]
-                trusted = monitor["tlsConfig"]
-                authority = str(secret / trusted["ca"]["secret"]["key"])
-                host = trusted["serverName"]
-                options = ["--cacert", authority, "--connect-to", "::localhost:"]
-                status, text = running.get(monitor["port"], "/metrics", *options, scheme=monitor["scheme"], host=host)
+                status, text = self.scrape_by(monitor, running, secrets)
                 self.assertEqual(status, 200)
                 self.assertEqual(pod.sample(text, SOURCE_UP), [0])
                 self.assertNotEqual(running.get(monitor["port"], "/metrics")[0], 200)
+                for key in ("basicAuth", "cert"):
+                    if CLIENTS in web:
+                        self.assertNotEqual(self.scrape_by(without(monitor, key), running, secrets)[0], 200, key)
                 self.ends(running, rendered)
+
+    def scrape_by(self, monitor: dict, running: pod.Running, secrets: dict[str, Path]) -> tuple[int, str]:
+        """As Prometheus scrapes by this endpoint of a monitor."""
+
+        def held(key: dict) -> Path:
+            return secrets[key["name"]] / key["key"]
+
+        trusted = monitor["tlsConfig"]
+        options = ["--connect-to", "::localhost:", "--cacert", str(held(trusted["ca"]["secret"]))]
+        if "cert" in trusted:
+            options += ["--cert", str(held(trusted["cert"]["secret"])), "--key", str(held(trusted["keySecret"]))]
+        if "basicAuth" in monitor:
+            user, password = (held(monitor["basicAuth"][key]).read_text() for key in ("username", "password"))
+            options += ["--user", f"{user}:{password}"]
+        scheme, host = monitor["scheme"], trusted["serverName"]
+        return running.get(monitor["port"], "/metrics", *options, scheme=scheme, host=host)
+
+
+def without(monitor: dict, key: str) -> dict:
+    """The endpoint without this of what it shows."""
+    trusted = {one: value for one, value in monitor["tlsConfig"].items() if one != key}
+    return {one: value for one, value in monitor.items() if one != key} | {"tlsConfig": trusted}
 
 
 class ThePodsWalls(unittest.TestCase):

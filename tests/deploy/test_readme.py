@@ -10,6 +10,8 @@ import yaml
 
 DEPLOY = pathlib.Path(__file__).resolve().parents[2] / "deploy"
 PAGES = sorted(DEPLOY.rglob("README.md"))
+# Pages whose tables name every folder that has such a file.
+FOLDERS = {"kubernetes": "kustomization.yaml", "terraform": "main.tf"}
 
 
 def anchors(page: pathlib.Path) -> set[str]:
@@ -24,7 +26,7 @@ class Links(unittest.TestCase):
             links = re.findall(r"\]\(([^)]+)\)", page.read_text())
             self.assertTrue(links)
             for link in links:
-                with self.subTest(page.parent.name, link=link):
+                with self.subTest(str(page.relative_to(DEPLOY)), link=link):
                     path, _, anchor = link.partition("#")
                     target = page.parent / path
                     self.assertTrue(target.exists())
@@ -35,6 +37,14 @@ class Links(unittest.TestCase):
         links = re.findall(r"\]\((?!\.\.)([\w-]+)", (DEPLOY / "README.md").read_text())
         folders = {each.name for each in DEPLOY.iterdir() if each.is_dir()}
         self.assertLessEqual(folders, set(links))
+
+    def test_every_folder_of_a_page_is_in_its_table(self) -> None:
+        for page, file in FOLDERS.items():
+            with self.subTest(page):
+                folder = DEPLOY / page
+                named = re.findall(r"^\| `([\w/-]+)` \|", (folder / "README.md").read_text(), re.MULTILINE)
+                there = {str(one.parent.relative_to(folder)) for one in folder.rglob(file)}
+                self.assertEqual(sorted(named), sorted(there))
 
 
 class DoctorInAPod(unittest.TestCase):
