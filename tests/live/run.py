@@ -1,6 +1,6 @@
 """The one run of the stack that all tests here look at: each chapter once, with every query asked at its end.
 
-A chapter ends when Alertmanager has sent what it is to end with. It takes about 95 s, most of it the minute (a day)
+A chapter ends when Alertmanager has sent what it is to end with. It takes about 110 s, most of it the minute (a day)
 that a page lasts.
 """
 
