@@ -1,4 +1,5 @@
-"""Programs that a test starts: each has a log, is waited for until it is ready, and is ended by its own id."""
+"""Programs that a test starts: each has a log, is waited for until it is ready, and is ended by its own id. However the
+test ends, they end with it."""
 
 import pathlib
 import socket
@@ -7,6 +8,8 @@ import time
 import urllib.request
 
 DEADLINE = 60  # seconds for what takes two
+# The kernel kills it when who started it has ended, killed or not.
+ENDS_WITH_PARENT = ["setpriv", "--pdeathsig", "KILL"]
 
 
 def free_port() -> int:
@@ -24,7 +27,8 @@ class Program:
 
     def start(self) -> None:
         with open(self.log, "a", encoding="utf-8") as file:
-            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+            command = [*ENDS_WITH_PARENT, *self.command]
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
         until = time.monotonic() + DEADLINE
         while not self._ready():
             if self.process.poll() is not None or time.monotonic() > until:

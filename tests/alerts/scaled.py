@@ -16,8 +16,9 @@ import sys
 import yaml
 
 DAY_IS_A_MINUTE = 1440
-# What scrapes and scans of a second each, on a busy machine, can tell apart: a quarter of an hour would be 0.6 s.
-SHORTEST = "5s"
+# What scrapes and scans of a second each, on a busy machine, can tell apart: a quarter of an hour would be 0.6 s. No
+# alert of blindness is to come of a stall or a restart that lasts less.
+SHORTEST = "10s"
 
 UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 DURATION = r"(\d+)(ms|[smhdw])"

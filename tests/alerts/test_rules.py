@@ -210,11 +210,11 @@ class Times(unittest.TestCase):
 
     def test_no_time_is_scaled_below_the_shortest(self) -> None:
         shorter = lambda text: scaled.scaled_expression(text, scaled.DAY_IS_A_MINUTE, scaled.SHORTEST)
-        self.assertEqual(shorter("increase(x[2h]) > 7 * 86400"), "increase(x[5000ms]) > 420")
-        self.assertEqual(shorter("x[7d] offset 1d < 15 * 60"), "x[420000ms] offset 60000ms < 5")
+        self.assertEqual(shorter("increase(x[2h]) > 7 * 86400"), "increase(x[10000ms]) > 420")
+        self.assertEqual(shorter("x[7d] offset 1d < 15 * 60"), "x[420000ms] offset 60000ms < 10")
         rule = {"alert": "A", "expr": "x", "for": "1h", "keep_firing_for": "2d"}
         made = scaled.scaled_rule(rule, scaled.DAY_IS_A_MINUTE, scaled.SHORTEST)
-        self.assertEqual((made["for"], made["keep_firing_for"]), ("5000ms", "120000ms"))
+        self.assertEqual((made["for"], made["keep_firing_for"]), ("10000ms", "120000ms"))
 
     def test_the_quiet_period_is_changed_by_the_command_in_the_file(self) -> None:
         text = self.REGRESSIONS.read_text()

@@ -29,9 +29,9 @@ class Render(unittest.TestCase):
 
     def test_a_day_is_a_minute(self) -> None:
         self.assertEqual(self.panel("Calls per second, by TLS version")["targets"][0]["interval"], "2500ms")
-        self.assertIn(" > 5) ", self.panel("Outdated calls")["targets"][0]["expr"])
+        self.assertIn(" > 10) ", self.panel("Outdated calls")["targets"][0]["expr"])
         steps = self.panel("Data overdue")["fieldConfig"]["defaults"]["thresholds"]["steps"]
-        self.assertEqual([step["value"] for step in steps], [None, 5, 5])
+        self.assertEqual([step["value"] for step in steps], [None, 10, 10])
         steps = self.panel("TLS 1.3")["fieldConfig"]["defaults"]["thresholds"]["steps"]
         self.assertEqual([step["value"] for step in steps], [None, 0.5, 0.95])
 
