@@ -1,7 +1,8 @@
 """The words that expressions are written in, and the expressions that several panels share.
 
 `BY` is what tells one exporter's source from another, as in the alerts: every aggregation keeps it, because two sources
-over one trail are a cross-check and never a sum, and an exporter that sees must not hide one that is blind. `OF_…` are the matchers of the dashboard's variables, each with those before it.
+over one trail are a cross-check and never a sum, and an exporter that sees must not hide one that is blind. `OF_…` are
+the matchers of the dashboard's variables, each with those before it.
 """
 
 import re
