@@ -128,7 +128,7 @@ HEALTH = row(
         ["cluster", "namespace", "source", "worker_account", "worker_region"],
         links=TO_OVERVIEW,
         sort="Overdue",
-        size=(24, 6),
+        size=(24, 8),
         overrides=[
             column(
                 "Up",

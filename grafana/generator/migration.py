@@ -20,6 +20,7 @@ from parts import (
     table,
     timeseries,
     unit,
+    width,
 )
 from queries import (
     OVERDUE_SOURCE,
@@ -48,7 +49,7 @@ def change_stat(title: str, of_share) -> dict:
         "percentunit",
         change(of_share),
         links=TO_SERVICE,
-        size=(4, 8),
+        size=(5, 8),
         steps=SIGNED,
         empty="no data of then",
         decimals=1,
@@ -89,7 +90,7 @@ def progress_table(title: str, description: str, label: str, whole: str, of_shar
         size=(12, 8),
         overrides=[
             column("Share", *GAUGE_CELL),
-            column("Change, 7 d", unit("percentunit"), *coloured_number(SIGNED)),
+            column("Change, 7 d", width(125), unit("percentunit"), *coloured_number(SIGNED)),
             column(LABEL_COLUMNS[label], row_links(callers_link("row", "Source", **kept))),
         ],
     )
@@ -180,7 +181,7 @@ TLS13 = row(
         tls13_share,
         "tls13_target",
         SHARE_COLOURS["TLS 1.3"],
-        12,
+        11,
     ),
     gauge(
         "TLS 1.3 now",
@@ -226,7 +227,7 @@ POST_QUANTUM = row(
         post_quantum_share,
         "post_quantum_target",
         SHARE_COLOURS["Post-quantum"],
-        16,
+        15,
     ),
     gauge(
         "Post-quantum now",

@@ -271,7 +271,8 @@ def table(
         },
     ]
     made["fieldConfig"]["defaults"] |= {"custom": {"filterable": True, "align": "auto"}}
-    narrow = [column(name, width(NARROW[name])) for name in names.values() if name in NARROW]
+    widths = NARROW if size[0] == 24 else NARROW | {"Source": 110}
+    narrow = [column(name, width(widths[name])) for name in names.values() if name in widths]
     made["fieldConfig"]["overrides"] = [TEXTS_AS_THEY_ARE, *narrow, *overrides]
     if empty:
         made["fieldConfig"]["defaults"]["noValue"] = empty

@@ -220,8 +220,9 @@ SIGHT = row(
             )
         ],
         links=TO_EXPORTER,
+        size=(10, 8),
     ),
-    tables.accounts(TO_EXPORTER, size=(12, 8)),
+    tables.accounts(TO_EXPORTER, size=(14, 8)),
 )
 
 DASHBOARD = dashboard(
