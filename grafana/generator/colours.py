@@ -21,10 +21,14 @@ def thresholds(*steps: tuple[float | None, str]) -> dict:
 
 NEUTRAL = thresholds((None, "blue"))
 NONE_IS_GOOD = thresholds((None, GREEN), (1, RED))
-FOUND = thresholds((None, "text"), (1, RED))  # 0 is no verdict: the headline has it
+# 0 is no verdict: it may be that of a blind source, and the headline has that.
+FOUND = thresholds((None, "text"), (1, RED))
+SOME_FOUND = thresholds((None, "text"), (1, YELLOW))
 FEW_IS_GOOD = thresholds((None, GREEN), (1, YELLOW))
 IN_TIME_IS_GOOD = thresholds((None, GREEN), (900, YELLOW), (3600, RED))  # seconds overdue
-TOWARDS_ALL = thresholds((None, ORANGE), (0.5, YELLOW), (0.95, GREEN))  # red is for what is outdated or broken
+RECORDS_IN_TIME = thresholds((None, GREEN), (21600, RED))  # as the alert on a silent source has it
+GOAL = 0.95  # of every share, unless a dashboard's target says otherwise
+TOWARDS_ALL = thresholds((None, ORANGE), (0.5, YELLOW), (GOAL, GREEN))  # red is for what is outdated or broken
 
 
 def shades_of(colour: str) -> dict:
@@ -46,7 +50,8 @@ def _by_first_words(colours: dict[str, str]) -> list[dict]:
 
 BY_VERSION = _by_first_words(VERSION_COLOURS)
 BY_POST_QUANTUM = _by_first_words(POST_QUANTUM_COLOURS)
-BY_KEY_EXCHANGE = _by_first_words({"none": GREY, "unreported": "semi-dark-purple"}) + [_fixed("/mlkem/", GREEN)]
+EXCHANGE_COLOURS = {"none": GREY, "unreported": "semi-dark-purple", "x25519": "blue", "secp256r1": ORANGE}
+BY_KEY_EXCHANGE = _by_first_words(EXCHANGE_COLOURS) + [_fixed("/mlkem/", GREEN)]
 BY_SHARE = _by_first_words(SHARE_COLOURS)
 BY_WHAT_IS_LEFT = _by_first_words({"Outdated": RED, "Below TLS 1.3": YELLOW, "Not post-quantum": ORANGE})
 

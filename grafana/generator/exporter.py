@@ -17,8 +17,8 @@ from parts import SOURCE_LEGEND, TO_OVERVIEW, coloured_number, column, dashboard
 from queries import FAILING_WORKERS, OVERDUE_SOURCE, OVERDUE_WORKER, of_exporters
 from variables import OF_EXPORTERS
 
-WORKER_LEGEND = "{{cluster}} {{source}} {{worker_account}} {{worker_region}}"
-INSTANCE_LEGEND = "{{cluster}} {{instance}}"
+WORKER_LEGEND = "{{cluster}} {{namespace}} {{source}} {{worker_account}} {{worker_region}}"
+INSTANCE_LEGEND = "{{cluster}} {{namespace}} {{instance}}"
 
 
 def hour(family: str, by: str) -> str:
@@ -60,7 +60,7 @@ HEALTH = row(
         "cloudtrail_tls_exporter_build_info{OF_EXPORTER}",
         links=TO_OVERVIEW,
         size=(3, 4),
-        legend="{{version}}",
+        legend="{{version}} {{cluster}} {{namespace}}",
         name_only=True,
     ),
     stat(
@@ -125,10 +125,10 @@ HEALTH = row(
                 "1000 * max by (WORKER) (cloudtrail_tls_exporter_history_start_timestamp_seconds{OF_SOURCE})",
             ),
         ],
-        ["cluster", "source", "worker_account", "worker_region"],
+        ["cluster", "namespace", "source", "worker_account", "worker_region"],
         links=TO_OVERVIEW,
         sort="Overdue",
-        size=(24, 6),
+        size=(24, 8),
         overrides=[
             column(
                 "Up",
@@ -308,7 +308,7 @@ COST = row(
         min_step="15m",
     ),
     timeseries(
-        "Bytes scanned and budget",
+        "Budget and its use",
         "Bytes billed for queries of the UTC day, and budget_bytes_per_day where there is one. At the budget the source waits.",
         "bytes",
         [
@@ -326,7 +326,7 @@ COST = row(
         [
             (
                 "sum by (BY, operation) (rate(cloudtrail_tls_exporter_aws_api_requests_total{OF_SOURCE}[$__rate_interval]))",
-                "{{operation}} {{cluster}} {{source}}",
+                "{{operation}} {{cluster}} {{namespace}} {{source}}",
             )
         ],
         links=TO_OVERVIEW,
@@ -341,7 +341,7 @@ COST = row(
         [
             (
                 hour("cloudtrail_tls_exporter_aws_api_errors_total", "BY, operation, reason") + " > 0",
-                "{{operation}} {{reason}} {{cluster}} {{source}}",
+                "{{operation}} {{reason}} {{cluster}} {{namespace}} {{source}}",
             )
         ],
         links=TO_OVERVIEW,
@@ -359,11 +359,11 @@ PROCESS = row(
         "account or call cannot be seen alone. Raise the limit or drop a label.",
         "short",
         [
-            ("Series", "max by (cluster, job, family) (cloudtrail_tls_exporter_series{OF_EXPORTER})"),
-            ("Limit", "max by (cluster, job, family) (cloudtrail_tls_exporter_series_limit{OF_EXPORTER})"),
-            ("Folded", "max by (cluster, job, family) (cloudtrail_tls_exporter_series_folded{OF_EXPORTER})"),
+            ("Series", "max by (EXPORTERS, family) (cloudtrail_tls_exporter_series{OF_EXPORTER})"),
+            ("Limit", "max by (EXPORTERS, family) (cloudtrail_tls_exporter_series_limit{OF_EXPORTER})"),
+            ("Folded", "max by (EXPORTERS, family) (cloudtrail_tls_exporter_series_folded{OF_EXPORTER})"),
         ],
-        ["cluster", "family"],
+        ["cluster", "namespace", "family"],
         links=TO_OVERVIEW,
         sort="Series",
         size=(12, 10),
@@ -425,7 +425,7 @@ PROCESS = row(
         "HTTP requests",
         "Requests answered: scrapes, probes, people.",
         "reqps",
-        "sum by (cluster, job, instance)"
+        "sum by (EXPORTERS, instance)"
         " (rate(cloudtrail_tls_exporter_http_requests_total{OF_EXPORTER}[$__rate_interval]))",
         links=TO_OVERVIEW,
         legend=INSTANCE_LEGEND,

@@ -1,6 +1,6 @@
 """The dashboard of the move: how far TLS 1.3 and post-quantum key exchange are, and what has still to move."""
 
-from colours import BY_WHAT_IS_LEFT, FEW_IS_GOOD, IN_TIME_IS_GOOD, SHARE_COLOURS, shades_of, target_line, thresholds
+from colours import BY_WHAT_IS_LEFT, GOAL, IN_TIME_IS_GOOD, SHARE_COLOURS, SOME_FOUND, shades_of, target_line, thresholds
 from parts import (
     GAUGE_CELL,
     LABEL_COLUMNS,
@@ -20,8 +20,18 @@ from parts import (
     table,
     timeseries,
     unit,
+    width,
 )
-from queries import OVERDUE_SOURCE, or_zero, post_quantum_share, share, tls13_share
+from queries import (
+    OVERDUE_SOURCE,
+    TELLING_EXCHANGE,
+    TELLING_VERSION,
+    or_zero,
+    post_quantum_share,
+    share,
+    tls13_share,
+    zero_if_told,
+)
 from variables import OF_CALLS, target_variable
 
 WEEK = " offset 7d"
@@ -35,25 +45,25 @@ def change(of_share, by: str = "BY") -> str:
 def change_stat(title: str, of_share) -> dict:
     return stat(
         title,
-        "The share now less that of 7 days ago. Below 0 means that clients fell back, or that others call more.",
+        "The share now less that of 7 days ago, in percentage points. Below 0 means that clients fell back, or that others call more.",
         "percentunit",
         change(of_share),
         links=TO_SERVICE,
-        size=(4, 8),
+        size=(5, 8),
         steps=SIGNED,
         empty="no data of then",
         decimals=1,
     )
 
 
-def share_lines(title: str, description: str, of_share, target: str, colour: str) -> dict:
+def share_lines(title: str, description: str, of_share, target: str, colour: str, columns: int) -> dict:
     return timeseries(
         title,
         description,
         "percentunit",
         [(of_share(), SOURCE_LEGEND), (f"vector(${target})", "Target")],
         links=TO_SERVICE,
-        size=(16, 8),
+        size=(columns, 8),
         colour=shades_of(colour),
         overrides=[target_line("Target")],
         max=1,
@@ -71,27 +81,28 @@ def progress_table(title: str, description: str, label: str, whole: str, of_shar
         [
             ("Calls", f"sum by ({by}) ({whole}) > 0"),
             ("Share", of_share(by)),
-            ("In 7 days", change(of_share, by)),
+            ("Change, 7 d", change(of_share, by)),
         ],
-        ["cluster", "source", label],
+        ["cluster", "namespace", "source", label],
         links=TO_SERVICE,
         sort="Share",
         descending=False,
         size=(12, 8),
         overrides=[
             column("Share", *GAUGE_CELL),
-            column("In 7 days", unit("percentunit"), *coloured_number(SIGNED)),
+            column("Change, 7 d", width(125), unit("percentunit"), *coloured_number(SIGNED)),
             column(LABEL_COLUMNS[label], row_links(callers_link("row", "Source", **kept))),
         ],
     )
 
 
-TELLING_VERSION = 'cloudtrail_tls_window_calls{OF_SERVICE, tls_version!="none"}'
-TELLING_EXCHANGE = 'cloudtrail_tls_key_exchange_window_calls{OF_SERVICE, post_quantum=~"yes|no"}'
-
-
 def pairs(inner: str) -> str:
-    return or_zero(f"count by (BY) (sum by ({PAIR}) ({inner}) > 0)")
+    return f"count by (BY) (sum by ({PAIR}) ({inner}) > 0)"
+
+
+def services(condition: str) -> str:
+    """How many services have such a share of TLS 1.3."""
+    return zero_if_told(f"count by (BY) ({tls13_share('BY, aws_service')} {condition})", TELLING_VERSION)
 
 
 BURN_DOWN = row(
@@ -99,16 +110,21 @@ BURN_DOWN = row(
     timeseries(
         "Pairs of account and service that have not arrived",
         "How many pairs of account and service still made a call in the window that was outdated, below TLS 1.3, or without "
-        "post-quantum key exchange. Done is 0.",
+        "post-quantum key exchange. Done is 0. No line: no call tells.",
         "short",
         [
-            (pairs("cloudtrail_tls_outdated_window_calls{OF_SERVICE}"), f"Outdated {SOURCE_LEGEND}"),
+            (or_zero(pairs("cloudtrail_tls_outdated_window_calls{OF_SERVICE}")), f"Outdated {SOURCE_LEGEND}"),
             (
-                pairs('cloudtrail_tls_window_calls{OF_SERVICE, tls_version!~"TLSv1[.]3|none|unknown"}'),
+                zero_if_told(
+                    pairs('cloudtrail_tls_window_calls{OF_SERVICE, tls_version!~"TLSv1[.]3|none|unknown"}'),
+                    TELLING_VERSION,
+                ),
                 f"Below TLS 1.3 {SOURCE_LEGEND}",
             ),
             (
-                pairs('cloudtrail_tls_key_exchange_window_calls{OF_SERVICE, post_quantum="no"}'),
+                zero_if_told(
+                    pairs('cloudtrail_tls_key_exchange_window_calls{OF_SERVICE, post_quantum="no"}'), TELLING_EXCHANGE
+                ),
                 f"Not post-quantum {SOURCE_LEGEND}",
             ),
         ],
@@ -121,27 +137,27 @@ BURN_DOWN = row(
         "Services on TLS 1.3 alone",
         "Services of which every call in the window that tells its version is on TLS 1.3.",
         "short",
-        or_zero(f"count by (BY) ({tls13_share('BY, aws_service')} == 1)"),
+        services("== 1"),
         links=TO_SERVICE,
-        size=(5, 4),
+        size=(6, 4),
     ),
     stat(
         "Services partly on TLS 1.3",
         "Services with calls on TLS 1.3 and on older versions in the window: some clients have still to move.",
         "short",
-        or_zero(f"count by (BY) (({tls13_share('BY, aws_service')} > 0) < 1)"),
+        services("> 0 < 1"),
         links=TO_SERVICE,
-        size=(5, 4),
-        steps=FEW_IS_GOOD,
+        size=(6, 4),
+        steps=SOME_FOUND,
     ),
     stat(
         "Services without TLS 1.3",
         "Services of which no call in the window is on TLS 1.3: begin here.",
         "short",
-        or_zero(f"count by (BY) ({tls13_share('BY, aws_service')} == 0)"),
+        services("== 0"),
         links=TO_SERVICE,
-        size=(5, 4),
-        steps=FEW_IS_GOOD,
+        size=(6, 4),
+        steps=SOME_FOUND,
     ),
     stat(
         "Key exchange not told",
@@ -150,19 +166,9 @@ BURN_DOWN = row(
         "percentunit",
         share("cloudtrail_tls_key_exchange_window_calls", 'key_exchange="unreported"', 'key_exchange!="none"'),
         links=TO_SERVICE,
-        size=(5, 4),
+        size=(6, 4),
         steps=thresholds((None, "blue"), (0.5, "yellow")),
         decimals=1,
-    ),
-    stat(
-        "Data overdue",
-        "How much later the data is than the source's interval and settle allow. Above some minutes the shares on this page "
-        "are of before.",
-        "s",
-        OVERDUE_SOURCE,
-        links=TO_EXPORTER,
-        steps=IN_TIME_IS_GOOD,
-        decimals=0,
     ),
 )
 
@@ -175,6 +181,7 @@ TLS13 = row(
         tls13_share,
         "tls13_target",
         SHARE_COLOURS["TLS 1.3"],
+        11,
     ),
     gauge(
         "TLS 1.3 now",
@@ -183,17 +190,28 @@ TLS13 = row(
         links=TO_SERVICE,
         size=(4, 8),
     ),
-    change_stat("TLS 1.3, in 7 days", tls13_share),
+    change_stat("TLS 1.3, change in 7 days", tls13_share),
+    stat(
+        "Data overdue",
+        "How much later the data is than the source's interval and settle allow. Above some minutes the shares on this page "
+        "are of before.",
+        "s",
+        OVERDUE_SOURCE,
+        links=TO_EXPORTER,
+        size=(4, 8),
+        steps=IN_TIME_IS_GOOD,
+        decimals=0,
+    ),
     progress_table(
         "Services by share of TLS 1.3",
-        "Calls that tell their version, and how many of them are on TLS 1.3; the lowest first. In 7 days: the change.",
+        "Calls that tell their version, and how many of them are on TLS 1.3; the lowest first. Change: of the share, in percentage points.",
         "aws_service",
         TELLING_VERSION,
         tls13_share,
     ),
     progress_table(
         "Accounts by share of TLS 1.3",
-        "Calls that tell their version, and how many of them are on TLS 1.3; the lowest first. In 7 days: the change.",
+        "Calls that tell their version, and how many of them are on TLS 1.3; the lowest first. Change: of the share, in percentage points.",
         "account_id",
         TELLING_VERSION,
         tls13_share,
@@ -209,6 +227,7 @@ POST_QUANTUM = row(
         post_quantum_share,
         "post_quantum_target",
         SHARE_COLOURS["Post-quantum"],
+        15,
     ),
     gauge(
         "Post-quantum now",
@@ -217,7 +236,7 @@ POST_QUANTUM = row(
         links=TO_SERVICE,
         size=(4, 8),
     ),
-    change_stat("Post-quantum, in 7 days", post_quantum_share),
+    change_stat("Post-quantum, change in 7 days", post_quantum_share),
     progress_table(
         "Services by share of post-quantum key exchange",
         "Calls that tell their key exchange, and how many of them are post-quantum; the lowest first. These are the clients "
@@ -240,8 +259,8 @@ DASHBOARD = dashboard(
     "How far the move to TLS 1.3 and to post-quantum key exchange is, and what has still to move.",
     [
         *OF_CALLS,
-        target_variable("tls13_target", "TLS 1.3 target", "0.95"),
-        target_variable("post_quantum_target", "Post-quantum target", "0.8"),
+        target_variable("tls13_target", "TLS 1.3 target", str(GOAL)),
+        target_variable("post_quantum_target", "Post-quantum target", str(GOAL)),
     ],
     [TLS13, POST_QUANTUM, BURN_DOWN],
     since="now-30d",

@@ -4,14 +4,15 @@ import tables
 from colours import (
     BY_SHARE,
     BY_VERSION,
-    FEW_IS_GOOD,
     FOUND,
     IN_TIME_IS_GOOD,
     NONE_IS_GOOD,
     NONE_KNOWN,
     ORANGE,
     OUTDATED_LINES,
+    RECORDS_IN_TIME,
     SAYS_BLIND,
+    SOME_FOUND,
     YELLOW,
     thresholds,
 )
@@ -32,6 +33,7 @@ from queries import (
     NO_TLS_DETAILS_SHARE,
     OUTDATED_OR_BLIND,
     OVERDUE_SOURCE,
+    RECORDS_OVERDUE,
     or_zero,
     post_quantum_share,
     tls13_share,
@@ -44,8 +46,9 @@ NOW = row(
     "Is anything outdated now?",
     stat(
         "Outdated calls",
-        "Calls below tls.minimum_version in the trailing window (24 h). 0 is counted, not assumed: where the data is overdue "
-        "by more than 15 minutes, it says blind. Above 0: see the tables below for who it is.",
+        "Calls below tls.minimum_version in the trailing window (24 h). 0 is counted, not assumed: it says blind where the "
+        "data is overdue by more than 15 minutes, the newest record by more than 6 hours, or no call in the window is on "
+        "TLS 1.2 or newer. Above 0: see the tables below for who it is.",
         "short",
         OUTDATED_OR_BLIND,
         links=TO_SERVICE,
@@ -116,11 +119,14 @@ TRUST = row(
         decimals=0,
     ),
     stat(
-        "Newest record",
-        "When the newest counted call was made. If it ages while the data is not overdue, the trail has stopped, or its copy.",
-        "dateTimeFromNow",
-        "1000 * max by (BY) (cloudtrail_tls_account_newest_record_timestamp_seconds{OF_ACCOUNT})",
+        "Newest record overdue",
+        "How much older the newest record is than the source's interval and settle allow. If it ages while the data is not "
+        "overdue, the trail has stopped, or its copy. Red from 6 hours on, as the alert has it.",
+        "s",
+        RECORDS_OVERDUE,
         links=TO_EXPORTER,
+        steps=RECORDS_IN_TIME,
+        decimals=0,
     ),
     stat(
         "Workers failing",
@@ -137,7 +143,7 @@ TRUST = row(
         "short",
         or_zero("count by (BY) (sum by (BY, account_id) (cloudtrail_tls_control_window_calls{OF_ACCOUNT}) == 0)"),
         links=TO_SERVICE,
-        steps=FEW_IS_GOOD,
+        steps=SOME_FOUND,
     ),
     stat(
         "Calls without TLS details",
@@ -155,7 +161,7 @@ WHO = row(
     "Who is it?",
     tables.outdated_services(TO_SERVICE),
     tables.callers(TO_SERVICE),
-    tables.accounts(TO_SERVICE, size=(24, 6)),
+    tables.accounts(TO_SERVICE, size=(24, 8)),
 )
 
 TREND = row(
@@ -164,7 +170,7 @@ TREND = row(
         "Outdated calls, by account",
         "Outdated calls in the trailing window. A line that leaves 0 is a caller that came back.",
         "short",
-        [(OUTDATED.format(by="BY, account_id"), "{{account_id}} {{cluster}} {{source}}")],
+        [(OUTDATED.format(by="BY, account_id"), "{{account_id}} {{cluster}} {{namespace}} {{source}}")],
         links=TO_SERVICE,
         size=(6, 8),
         series_links=callers_link("series", "source", account="account_id"),
@@ -176,7 +182,7 @@ TREND = row(
         "Outdated calls, by service",
         "Outdated calls in the trailing window. A click on a line leads to the service's calls and callers.",
         "short",
-        [(OUTDATED.format(by="BY, aws_service"), "{{aws_service}} {{cluster}} {{source}}")],
+        [(OUTDATED.format(by="BY, aws_service"), "{{aws_service}} {{cluster}} {{namespace}} {{source}}")],
         links=TO_SERVICE,
         size=(6, 8),
         series_links=callers_link("series", "source", service="aws_service"),
@@ -191,7 +197,7 @@ TREND = row(
         [
             (
                 "sum by (BY, tls_version) (cloudtrail_tls_window_calls{OF_SERVICE})",
-                "{{tls_version}} {{cluster}} {{source}}",
+                "{{tls_version}} {{cluster}} {{namespace}} {{source}}",
             )
         ],
         links=TO_SERVICE,
@@ -205,7 +211,7 @@ TREND = row(
         [
             (
                 "sum by (BY, tls_version) (rate(cloudtrail_tls_calls_total{OF_SERVICE}[$__rate_interval]))",
-                "{{tls_version}} {{cluster}} {{source}}",
+                "{{tls_version}} {{cluster}} {{namespace}} {{source}}",
             )
         ],
         links=TO_SERVICE,
@@ -246,7 +252,7 @@ PROGRESS = row(
         or_zero('sum by (BY) (cloudtrail_tls_window_calls{OF_SERVICE, tls_version="unknown"})'),
         links=TO_SERVICE,
         size=(4, 6),
-        steps=FEW_IS_GOOD,
+        steps=SOME_FOUND,
     ),
 )
 

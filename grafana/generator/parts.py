@@ -5,11 +5,14 @@ from queries import promql
 from variables import DATASOURCE
 
 TAG = "cloudtrail-tls"
-SOURCE_LEGEND = "{{cluster}} {{source}}"
+SOURCE_LEGEND = "{{cluster}} {{namespace}} {{source}}"
 
 # Links
 
-_SAME = "${__url_time_range}&${datasource:queryparam}&${cluster:queryparam}&${job:queryparam}&${instance:queryparam}"
+_SAME = "&".join(
+    ["${__url_time_range}"]
+    + ["${" + name + ":queryparam}" for name in ("datasource", "cluster", "namespace", "job", "instance")]
+)
 
 
 def panel_link(title: str, uid: str) -> list[dict]:
@@ -206,6 +209,7 @@ VERSION_COLUMN = column("Version", *coloured_words(VERSION_COLOURS))
 
 LABEL_COLUMNS = {
     "cluster": "Cluster",
+    "namespace": "Namespace",
     "source": "Source",
     "account_id": "Account",
     "aws_service": "Service",
@@ -227,7 +231,7 @@ LABEL_COLUMNS = {
 }
 
 # What is long has what these leave.
-NARROW = {"Cluster": 90, "Source": 150, "Account": 130, "Version": 90, "Calls": 100}
+NARROW = {"Cluster": 90, "Namespace": 110, "Source": 150, "Account": 130, "Version": 90, "Calls": 100}
 NARROW |= {"Series": 90, "Limit": 90, "Folded": 90}
 
 
@@ -267,7 +271,8 @@ def table(
         },
     ]
     made["fieldConfig"]["defaults"] |= {"custom": {"filterable": True, "align": "auto"}}
-    narrow = [column(name, width(NARROW[name])) for name in names.values() if name in NARROW]
+    widths = NARROW if size[0] == 24 else NARROW | {"Source": 110}
+    narrow = [column(name, width(widths[name])) for name in names.values() if name in widths]
     made["fieldConfig"]["overrides"] = [TEXTS_AS_THEY_ARE, *narrow, *overrides]
     if empty:
         made["fieldConfig"]["defaults"]["noValue"] = empty
@@ -341,7 +346,7 @@ def dashboard(
                     "datasource": DATASOURCE,
                     "enable": True,
                     "iconColor": "red",
-                    "expr": 'ALERTS{alertname=~"CloudtrailTls.+", alertstate="firing", cluster=~"$cluster"}',
+                    "expr": promql('ALERTS{alertname=~"CloudtrailTls.+", alertstate="firing", OF_NAMESPACE}'),
                 }
             ]
         },

@@ -35,7 +35,8 @@ NOW = row(
     stat(
         "Outdated calls",
         "Calls below tls.minimum_version in the trailing window (24 h). Above 0: the callers are below. Blind: the data is "
-        "overdue by more than 15 minutes.",
+        "overdue by more than 15 minutes, the newest record by more than 6 hours, or no call in the window is on TLS 1.2 or "
+        "newer.",
         "short",
         OUTDATED_OR_BLIND,
         links=TO_OVERVIEW,
@@ -99,7 +100,7 @@ VERSIONS = row(
         [
             (
                 "sum by (BY, tls_version) (cloudtrail_tls_window_calls{OF_SERVICE})",
-                "{{tls_version}} {{cluster}} {{source}}",
+                "{{tls_version}} {{cluster}} {{namespace}} {{source}}",
             )
         ],
         links=TO_MIGRATION,
@@ -112,7 +113,7 @@ VERSIONS = row(
         [
             (
                 "sum by (BY, account_id, aws_service) (cloudtrail_tls_outdated_window_calls{OF_SERVICE})",
-                "{{account_id}} {{aws_service}} {{cluster}} {{source}}",
+                "{{account_id}} {{aws_service}} {{cluster}} {{namespace}} {{source}}",
             )
         ],
         links=TO_OVERVIEW,
@@ -133,7 +134,7 @@ VERSIONS = row(
                 " (cloudtrail_tls_window_calls{OF_SERVICE}) > 0",
             )
         ],
-        ["cluster", "source", "account_id", "aws_service", "event_name", "tls_version", "aws_region"],
+        ["cluster", "namespace", "source", "account_id", "aws_service", "event_name", "tls_version", "aws_region"],
         links=TO_OVERVIEW,
         sort="Calls",
         size=(24, 10),
@@ -150,7 +151,7 @@ KEYS = row(
         [
             (
                 "sum by (BY, key_exchange) (cloudtrail_tls_key_exchange_window_calls{OF_SERVICE})",
-                "{{key_exchange}} {{cluster}} {{source}}",
+                "{{key_exchange}} {{cluster}} {{namespace}} {{source}}",
             )
         ],
         links=TO_MIGRATION,
@@ -163,7 +164,7 @@ KEYS = row(
         [
             (
                 "sum by (BY, post_quantum) (cloudtrail_tls_key_exchange_window_calls{OF_SERVICE})",
-                "{{post_quantum}} {{cluster}} {{source}}",
+                "{{post_quantum}} {{cluster}} {{namespace}} {{source}}",
             )
         ],
         links=TO_MIGRATION,
@@ -180,7 +181,7 @@ KEYS = row(
                 " (cloudtrail_tls_key_exchange_window_calls{OF_SERVICE}) > 0",
             )
         ],
-        ["cluster", "source", "account_id", "aws_service", "key_exchange", "post_quantum"],
+        ["cluster", "namespace", "source", "account_id", "aws_service", "key_exchange", "post_quantum"],
         links=TO_MIGRATION,
         sort="Calls",
         size=(24, 8),
@@ -198,7 +199,7 @@ KEYS = row(
                 ' (cloudtrail_tls_cipher_suite_window_calls{OF_SOURCE, aws_service=~"$service"}) > 0',
             )
         ],
-        ["cluster", "source", "aws_service", "tls_version", "cipher_suite"],
+        ["cluster", "namespace", "source", "aws_service", "tls_version", "cipher_suite"],
         links=TO_OVERVIEW,
         sort="Calls",
         size=(24, 8),
@@ -215,12 +216,13 @@ SIGHT = row(
         [
             (
                 "sum by (BY, account_id) (cloudtrail_tls_control_window_calls{OF_ACCOUNT})",
-                "{{account_id}} {{cluster}} {{source}}",
+                "{{account_id}} {{cluster}} {{namespace}} {{source}}",
             )
         ],
         links=TO_EXPORTER,
+        size=(10, 8),
     ),
-    tables.accounts(TO_EXPORTER, size=(12, 8)),
+    tables.accounts(TO_EXPORTER, size=(14, 8)),
 )
 
 DASHBOARD = dashboard(

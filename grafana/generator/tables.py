@@ -19,7 +19,6 @@ _OVER = {"id": "noValue", "value": "over"}
 
 
 
-
 def _runs(labels: list[str], values: list[tuple[str, str]], title: str, description: str, links) -> dict:
     dates = [column(name, unit("dateTimeFromNow")) for name, _ in values if name != "Calls"]
     versions = [VERSION_COLUMN] if "tls_version" in labels else []
@@ -40,7 +39,7 @@ def _runs(labels: list[str], values: list[tuple[str, str]], title: str, descript
 def outdated_services(links) -> dict:
     by = "BY, account_id, aws_service"
     return _runs(
-        ["cluster", "source", "account_id", "aws_service"],
+        ["cluster", "namespace", "source", "account_id", "aws_service"],
         [
             ("Calls", f"sum by ({by}) (cloudtrail_tls_outdated_window_calls{{OF_SERVICE}})"),
             ("Last call", f"1000 * max by ({by}) (cloudtrail_tls_outdated_last_call_timestamp_seconds{{OF_SERVICE}})"),
@@ -58,7 +57,7 @@ def outdated_services(links) -> dict:
 def outdated_calls(links) -> dict:
     by = "BY, account_id, aws_service, event_name"
     return _runs(
-        ["cluster", "source", "account_id", "aws_service", "event_name", "tls_version"],
+        ["cluster", "namespace", "source", "account_id", "aws_service", "event_name", "tls_version"],
         [
             (
                 "Last call",
@@ -81,6 +80,7 @@ def outdated_calls(links) -> dict:
 def callers(links) -> dict:
     labels = [
         "cluster",
+        "namespace",
         "source",
         "account_id",
         "aws_service",
@@ -90,7 +90,7 @@ def callers(links) -> dict:
         "user_agent",
         "source_ip",
     ]
-    by = "BY, " + ", ".join(labels[2:])
+    by = "BY, " + ", ".join(labels[3:])
     return table(
         "Who: the busiest outdated callers",
         "The principals and programs behind outdated calls in the window: the busiest 5 of each account and service, "
@@ -128,7 +128,7 @@ def accounts(links, size: tuple[int, int]) -> dict:
                 "1000 * max by (BY, account_id) (cloudtrail_tls_account_newest_record_timestamp_seconds{OF_ACCOUNT})",
             ),
         ],
-        ["cluster", "source", "account_id"],
+        ["cluster", "namespace", "source", "account_id"],
         links=links,
         sort="Outdated",
         size=size,

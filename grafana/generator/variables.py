@@ -1,6 +1,6 @@
 """The variables of the dashboards: each narrows those after it, and all say All at first."""
 
-from queries import OF_ACCOUNT, OF_EXPORTER, OF_SOURCE
+from queries import OF_ACCOUNT, OF_EXPORTER, OF_NAMESPACE, OF_SOURCE
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
@@ -41,17 +41,24 @@ CLUSTER = _query_variable(
     ".*",
     "Empty where series have no such label.",
 )
+NAMESPACE = _query_variable(
+    "namespace",
+    "Namespace",
+    _label_values("namespace", 'cloudtrail_tls_exporter_build_info{cluster=~"$cluster"}'),
+    ".*",
+    "Empty where series have no such label.",
+)
 JOB = _query_variable(
     "job",
     "Job",
-    _label_values("job", 'cloudtrail_tls_exporter_build_info{cluster=~"$cluster"}'),
+    _label_values("job", f"cloudtrail_tls_exporter_build_info{{{OF_NAMESPACE}}}"),
     ".+",
     "The job that scrapes the exporter.",
 )
 INSTANCE = _query_variable(
     "instance",
     "Instance",
-    _label_values("instance", 'cloudtrail_tls_exporter_build_info{cluster=~"$cluster", job=~"$job"}'),
+    _label_values("instance", f'cloudtrail_tls_exporter_build_info{{{OF_NAMESPACE}, job=~"$job"}}'),
     ".+",
     "The exporter. Leave it at All: a restarted exporter may have another instance.",
 )
@@ -76,8 +83,8 @@ SERVICE = _query_variable(
     ".*",
     "Services with calls in the window, and those that had outdated ones.",
 )
-OF_CALLS = [DATASOURCE_VARIABLE, CLUSTER, JOB, INSTANCE, SOURCE, ACCOUNT, SERVICE]
-OF_EXPORTERS = [DATASOURCE_VARIABLE, CLUSTER, JOB, INSTANCE, SOURCE]
+OF_CALLS = [DATASOURCE_VARIABLE, CLUSTER, NAMESPACE, JOB, INSTANCE, SOURCE, ACCOUNT, SERVICE]
+OF_EXPORTERS = [DATASOURCE_VARIABLE, CLUSTER, NAMESPACE, JOB, INSTANCE, SOURCE]
 
 
 def target_variable(name: str, label: str, default: str) -> dict:
@@ -87,7 +94,7 @@ def target_variable(name: str, label: str, default: str) -> dict:
         "type": "custom",
         "name": name,
         "label": label,
-        "description": "The share to reach: 1 is all calls.",
+        "description": "The share to reach: 1 is all calls. It moves the dashed line; colours stay, green from 0.95.",
         "query": ",".join(choices),
         "options": [{"selected": value == default, "text": value, "value": value} for value in choices],
         "current": {"selected": True, "text": default, "value": default},

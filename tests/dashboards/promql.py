@@ -84,6 +84,13 @@ def aggregations(expr) -> list[AggregateExpr]:
     return [node for node, _ in walk(expr) if isinstance(node, AggregateExpr)]
 
 
+def matched_on(expr) -> Iterator[set[str]]:
+    """The labels of every `on (…)` or `ignoring (…)`."""
+    for node, _ in walk(expr):
+        if isinstance(node, BinaryExpr) and node.modifier and node.modifier.matching:
+            yield set(node.modifier.matching.labels)
+
+
 def divisions(expr) -> list[BinaryExpr]:
     return [node for node, _ in walk(expr) if isinstance(node, BinaryExpr) and str(node.op).split()[0] == "/"]
 

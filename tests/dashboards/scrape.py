@@ -26,7 +26,7 @@ OF_PROMETHEUS = {
     "scrape_samples_scraped": ("gauge", set()),
     "ALERTS": ("gauge", {"alertname", "alertstate"}),
 }
-OF_TARGET = {"cluster", "job", "instance"}
+OF_TARGET = {"cluster", "namespace", "job", "instance"}
 
 # Labels that a configuration may add: `series.labels`, `callers.labels`.
 CONFIGURED = {

@@ -170,8 +170,19 @@ def coloured_nothing(board: dict) -> Iterator[str]:
                 yield panel["title"]
 
 
+def green_zeros(board: dict) -> Iterator[str]:
+    """Where nothing is found, the number is 0 for a blind source, too: it is green only where the panel says blind."""
+    for panel in boards.panels(board):
+        defaults = panel["fieldConfig"]["defaults"]
+        if panel["type"] == "stat" and any(" or 0 * " in target["expr"] for target in panel["targets"]):
+            said = [text for one in defaults["mappings"] if one["type"] == "value" for text in one["options"]]
+            if defaults["thresholds"]["steps"][0]["color"] == "green" and "-1" not in said:
+                yield panel["title"]
+
+
 CHECKS = [
     not_classic,
+    green_zeros,
     unknown_types,
     texts_as_numbers,
     coloured_nothing,
@@ -197,6 +208,10 @@ def nothing_of(panel: dict) -> dict:
     return panel["fieldConfig"]["defaults"]["mappings"][-1]["options"]["result"]
 
 
+def lowest_step(panel: dict) -> dict:
+    return panel["fieldConfig"]["defaults"]["thresholds"]["steps"][0]
+
+
 def series_link(board: dict) -> dict:
     return panel_of(board, "timeseries", "by service")["fieldConfig"]["defaults"]["links"][0]
 
@@ -210,6 +225,8 @@ WRONG = [
     (not_classic, lambda board: board.update(uid="overview")),
     (unknown_types, lambda board: panel_of(board, "stat").update(type="singlestat")),
     (texts_as_numbers, lambda board: panel_of(board, "table")["fieldConfig"]["overrides"].clear()),
+    (green_zeros, lambda board: panel_of(board, "stat")["fieldConfig"]["defaults"]["mappings"].pop(0)),
+    (green_zeros, lambda board: lowest_step(panel_of(board, "stat", "Accounts without")).update(color="green")),
     (coloured_nothing, lambda board: panel_of(board, "stat")["fieldConfig"]["defaults"]["mappings"].pop()),
     (coloured_nothing, lambda board: panel_of(board, "stat")["fieldConfig"]["defaults"].update(noValue="none")),
     (coloured_nothing, lambda board: nothing_of(panel_of(board, "gauge")).update(color="green")),

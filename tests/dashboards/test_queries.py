@@ -16,7 +16,8 @@ import scrape
 KNOWN = scrape.families()
 PER_SECOND = ("rate", "irate", "increase")
 # The versions that a matcher may name: what is outdated follows the exporter's `tls.minimum_version`.
-NAMED_VERSIONS = {"TLSv1.3", "none", "unknown", ""}
+NAMED_VERSIONS = {"TLSv1.3", "TLSv.+", "none", "unknown", ""}
+OF_EXPORTER = {"cluster", "namespace", "job"}  # one exporter that sees must not hide another that is blind
 
 
 def parsed(board: dict) -> Iterator[tuple[boards.Query, object]]:
@@ -70,9 +71,24 @@ def sums_over_sources(_: boards.Query, expr) -> Iterator[str]:
         by = aggregation.modifier and aggregation.modifier.type == promql.AGGREGATED_BY
         kept = set(aggregation.modifier.labels) if by else set()
         of_source = any("source" in labels_of(selected.name) for selected in promql.selected(aggregation.expr))
-        needed = {"cluster", "job", "source"} if of_source else {"cluster", "job"}
+        needed = OF_EXPORTER | {"source"} if of_source else OF_EXPORTER
         if not needed <= kept:
             yield f"{aggregation.op} by {sorted(kept)}"
+
+
+def matches_others(_: boards.Query, expr) -> Iterator[str]:
+    """Series of one exporter that are matched with those of another."""
+    for labels in promql.matched_on(expr):
+        if not OF_EXPORTER <= labels:
+            yield f"on {sorted(labels)}"
+
+
+def without_namespace(_: boards.Query, expr) -> Iterator[str]:
+    """A selector that does not follow the variables that tell exporters apart."""
+    for selected in promql.selected(expr):
+        for label in ("cluster", "namespace"):
+            if (label, "=~", f"${label}") not in selected.matchers:
+                yield f"{selected.name} of every {label}"
 
 
 def loses_source(_: boards.Query, expr) -> Iterator[str]:
@@ -94,12 +110,12 @@ def named_versions(_: boards.Query, expr) -> Iterator[str]:
 def outdated_by_hand(query: boards.Query, expr) -> Iterator[str]:
     """A panel or line that speaks of outdated calls asks the families that follow `tls.minimum_version`.
 
-    It may ask about the exporter, too: that says whether a zero means something.
+    It may ask about the exporter and the positive control, too: they say whether a zero means something.
     """
     if not re.search(r"\boutdated\b", f"{query.title} {query.legend}", re.IGNORECASE):
         return
     for selected in promql.selected(expr):
-        if not re.match(r"cloudtrail_tls_((account_)?outdated|exporter)_", selected.name):
+        if not re.match(r"cloudtrail_tls_((account_)?outdated|control|exporter)_", selected.name):
             yield selected.name
 
 
@@ -141,6 +157,8 @@ CHECKS = [
     unknown_grouping,
     wrong_functions,
     sums_over_sources,
+    matches_others,
+    without_namespace,
     loses_source,
     named_versions,
     outdated_by_hand,
@@ -203,9 +221,9 @@ def check_rules(expressions: list[str]) -> str:
 class Checks(unittest.TestCase):
     """Each check notices what it is there for."""
 
-    MATCHERS = 'cluster=~"$cluster", job=~"$job", instance=~"$instance", source=~"$source"'
+    MATCHERS = 'cluster=~"$cluster", namespace=~"$namespace", job=~"$job", instance=~"$instance", source=~"$source"'
     WRONG = [
-        (unknown_names, "sum by (cluster, job, source) (cloudtrail_tls_windows_calls{M})", {}),
+        (unknown_names, "sum by (cluster, namespace, job, source) (cloudtrail_tls_windows_calls{M})", {}),
         (unknown_names, 'sum by (cluster, job, source) (cloudtrail_tls_window_calls{M, account="1"})', {}),
         (unknown_grouping, "sum by (cluster, job, source, service) (cloudtrail_tls_window_calls{M})", {}),
         (unknown_grouping, "sum by (source, le) (sum by (source) (cloudtrail_tls_window_calls{M}))", {}),
@@ -218,6 +236,12 @@ class Checks(unittest.TestCase):
         (sums_over_sources, "sum without (source) (cloudtrail_tls_window_calls{M})", {}),
         (sums_over_sources, "max by (source) (sum by (job) (cloudtrail_tls_window_calls{M}))", {}),
         (sums_over_sources, "sum by (cluster) (cloudtrail_tls_exporter_series{M})", {}),
+        (sums_over_sources, "sum by (cluster, job) (cloudtrail_tls_exporter_series{M})", {}),
+        (sums_over_sources, "sum by (cluster, job, source) (cloudtrail_tls_window_calls{M})", {}),
+        (matches_others, "up{M} and on (cluster, job) cloudtrail_tls_exporter_build_info{M}", {}),
+        (matches_others, "(up{M} * on (job, instance) group_left () up{M}) > 0", {}),
+        (without_namespace, 'up{cluster=~"$cluster", job=~"$job"}', {}),
+        (without_namespace, 'up{M} or up{namespace=~"$namespace"}', {}),
         (loses_source, "cloudtrail_tls_window_seconds{M} / on (cluster, job) cloudtrail_tls_window_seconds{M}", {}),
         (named_versions, 'cloudtrail_tls_window_calls{M, tls_version=~"TLSv1|TLSv1[.]1"}', {}),
         (named_versions, 'cloudtrail_tls_window_calls{M, tls_version!="TLSv1.2"}', {}),

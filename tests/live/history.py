@@ -142,7 +142,8 @@ def records(chapter: str, account: str, at: datetime) -> Iterator[dict]:
 
 
 class History:
-    """Delivers files below `trail`: ten minutes of the past at once, then each second what the chapter holds.
+    """Delivers files below `trail`: ten minutes of the past at once, then each second what the chapter holds. It is the
+    first chapter until another is entered.
 
     Files of the past are named as AWS names them, by the minute of their delivery. A minute is a day here, and files
     of now must not all seem as old as its begin: their names have no time, and then the newest `eventTime` in a file,

@@ -30,7 +30,7 @@ class Chapter:
     rules: list[dict]  # how Prometheus fares with each
     runbook: list[tuple[str, list[dict]]]  # its queries for the legacy caller's account and service, and what they give
     complaints: list[str]  # of all programs, since the begin
-    restarts: float  # of the exporter, as Prometheus saw them
+    restarts: float  # of the first exporter, as Prometheus saw them
     resets: float  # of counters of calls
 
 
@@ -105,7 +105,7 @@ def look(stack: Stack, began: float, known: int) -> Chapter:
     notifications = stack.webhook.notifications[known:]
     evaluated = [rule for group in stack.api("rules")["groups"] for rule in group["rules"]]
     asked = [(query, stack.query(query)) for query in of_the_runbook()]
-    restarts = number(stack, "changes(process_start_time_seconds[10m])")
+    restarts = number(stack, f'changes(process_start_time_seconds{{instance="{stack.instance}"}}[10m])')
     resets = number(stack, "sum(resets(cloudtrail_tls_calls_total[10m]))")
     found = Chapter({}, [], {}, notifications, evaluated, asked, stack.complaints(), restarts, resets)
     for file, board in boards.load().items():

@@ -12,7 +12,7 @@ import grafana
 import history
 import run
 from grafana import Answer, boards
-from stack import CLUSTER, JOB, SOURCE
+from stack import CLUSTER, JOB, OTHER_NAMESPACE, OTHER_SOURCE, SOURCE, TARGETS
 
 CLEAN, LEGACY, MIGRATION, FAILING = history.CHAPTERS
 OVERVIEW, SERVICE, MIGRATING, EXPORTER = "overview.json", "service.json", "migration.json", "exporter.json"
@@ -26,7 +26,7 @@ WITHOUT_DATA = {
     (EXPORTER, "Clock ahead of AWS"): (history.CHAPTERS, ASKS_NO_AWS),
     (EXPORTER, "Budget used today"): (history.CHAPTERS, ASKS_NO_AWS),
     (EXPORTER, "Budget exhausted"): (history.CHAPTERS, ASKS_NO_AWS),
-    (EXPORTER, "Bytes scanned and budget"): (history.CHAPTERS, ASKS_NO_AWS),
+    (EXPORTER, "Budget and its use"): (history.CHAPTERS, ASKS_NO_AWS),
     (EXPORTER, "AWS requests, by operation"): (history.CHAPTERS, ASKS_NO_AWS),
     (EXPORTER, "AWS errors in an hour"): (history.CHAPTERS, ASKS_NO_AWS),
     (EXPORTER, "Failures in an hour, by reason"): ((CLEAN, LEGACY, MIGRATION), "no attempt has failed"),
@@ -42,8 +42,9 @@ WITHOUT_DATA = {
     (SERVICE, "Who: the busiest outdated callers"): ((CLEAN, MIGRATION, FAILING), NOBODY_OUTDATED),
 }
 
-# Labels of legends and tables that this exporter leaves empty.
+# Labels of legends and tables that an exporter leaves empty.
 EMPTY_LABELS = {
+    "namespace",  # of the exporter that has outdated calls; the other one has no cluster
     "worker_account",  # a source of files has one worker
     "worker_region",
     "aws_region",  # is not in `series.labels` by default
@@ -60,7 +61,8 @@ def less_than(most: float) -> Callable[[float], bool]:
 
 
 SOME = more_than(0)
-# What each panel's one number is in each chapter: with all values of the variables, …
+# What each panel's number for the source of the history is in each chapter; for the others, which stay clean, it is the
+# first one in all chapters. With all values of the variables, …
 ALL = {
     (OVERVIEW, "Outdated calls", "A"): (0, SOME, 0, 0),
     (OVERVIEW, "Accounts affected", "A"): (0, 1, 0, 0),
@@ -68,6 +70,7 @@ ALL = {
     (OVERVIEW, "Accounts without control", "A"): (0, 0, 0, 0),
     (OVERVIEW, "Workers failing", "A"): (0, 0, 0, 1),
     (OVERVIEW, "Data overdue", "A"): (*[less_than(10)] * 3, more_than(5)),
+    (OVERVIEW, "Newest record overdue", "A"): (*[less_than(10)] * 3, more_than(5)),
     (OVERVIEW, "Calls without TLS details", "A"): (1 / 9, less_than(1 / 9), 1 / 9, 1 / 9),
     (OVERVIEW, "TLS 1.3", "A"): (0.5, less_than(0.5), 0.875, 0.875),
     (OVERVIEW, "Post-quantum", "A"): (0.25, 0.25, 0.75, 0.75),
@@ -76,8 +79,8 @@ ALL = {
     (OVERVIEW, "Unknown TLS version", "A"): (0, 0, 0, 0),
     (SERVICE, "Outdated calls", "A"): (0, SOME, 0, 0),
     (MIGRATING, "Share of TLS 1.3", "B"): (0.95, 0.95, 0.95, 0.95),
-    (MIGRATING, "TLS 1.3, in 7 days", "A"): (0, less_than(0), 0.375, 0.375),
-    (MIGRATING, "Post-quantum, in 7 days", "A"): (0, 0, 0.5, 0.5),
+    (MIGRATING, "TLS 1.3, change in 7 days", "A"): (0, less_than(0), 0.375, 0.375),
+    (MIGRATING, "Post-quantum, change in 7 days", "A"): (0, 0, 0.5, 0.5),
     (MIGRATING, "Pairs of account and service that have not arrived", "A"): (0, 1, 0, 0),
     (MIGRATING, "Pairs of account and service that have not arrived", "B"): (4, 4, 2, 2),
     (MIGRATING, "Pairs of account and service that have not arrived", "C"): (6, 6, 2, 2),
@@ -138,6 +141,28 @@ ROWS = {
 }
 
 
+Key = tuple[str, str, str]
+HISTORY, COPY, OTHER = (CLUSTER, "", SOURCE), (CLUSTER, "", OTHER_SOURCE), ("", OTHER_NAMESPACE, SOURCE)
+
+
+def key(labels: dict[str, str]) -> Key:
+    """Whose a series is; that of an exporter has no source."""
+    return labels.get("cluster", ""), labels.get("namespace", ""), labels.get("source", "")
+
+
+def keys(answer: Answer) -> list[Key]:
+    """Whose numbers a panel is to show."""
+    if answer.selection == "one":
+        sources = [HISTORY]
+    elif WITHOUT_DATA.get((answer.file, answer.query.title), ((), ""))[1] == NOTHING_OUTDATED_YET:
+        sources = [HISTORY]  # in the other chapters
+    else:
+        sources = [HISTORY, COPY, OTHER]
+    if answer.result and not any("source" in labels for labels in answer.labels):
+        return sorted({(cluster, namespace, "") for cluster, namespace, _ in sources})
+    return sorted(sources)
+
+
 def panel_of(answer: Answer) -> dict:
     return next(panel for panel in boards.panels(BOARDS[answer.file]) if panel["id"] == answer.query.panel)
 
@@ -150,8 +175,9 @@ def wrong_shape(answer: Answer) -> Iterator[str]:
     """What a panel cannot show, or shows as something else."""
     if any(("value" in one) != answer.query.instant for one in answer.result):
         yield "a moment is not a range"
-    if answer.query.kind in ("stat", "gauge") and len(answer.result) != 1:
-        yield f"{len(answer.result)} numbers for one source"
+    shown = sorted(key(labels) for labels in answer.labels)
+    if answer.query.kind in ("stat", "gauge") and shown != keys(answer):
+        yield f"numbers of {shown}"
     if not answer.query.instant and all(len(values) < 2 for values in answer.samples):
         yield "no line has two points"
     legends = [legend(answer, labels) for labels in answer.labels]
@@ -165,7 +191,10 @@ def wrong_labels(answer: Answer) -> Iterator[str]:
     if answer.query.kind == "table":
         columns = panel_of(answer)["transformations"][-1]["options"]["renameByName"]
         named += [column for column in columns if not column.startswith("Value")]
-    for label in set(named) - EMPTY_LABELS:
+    for labels in answer.labels:
+        if "cluster" in named and {"cluster", "namespace"} & set(labels) not in [set(target) for target in TARGETS]:
+            yield f"neither cluster nor namespace, or both: {labels}"
+    for label in set(named) - EMPTY_LABELS - {"cluster"}:
         if not all(label in labels for labels in answer.labels):
             yield f"no label {label}"
 
@@ -212,19 +241,25 @@ class Queries(unittest.TestCase):
             for selection, table in {"all": ALL, "one": ONE, "two": TWO}.items():
                 for place, expected in table.items():
                     with self.subTest(chapter=chapter, selection=selection, panel=place):
-                        [last] = [values[-1] for values in self.answer(chapter, *place, selection).samples]
-                        if callable(expected[number]):
-                            self.assertTrue(expected[number](last), last)
-                        else:
-                            self.assertAlmostEqual(last, expected[number])
+                        answer = self.answer(chapter, *place, selection)
+                        self.assertNotEqual(answer.result, [])
+                        for labels, values in zip(answer.labels, answer.samples):
+                            of_history = labels.get("cluster") == CLUSTER and labels.get("source") != OTHER_SOURCE
+                            wanted, last = expected[number if of_history else 0], values[-1]
+                            if callable(wanted):
+                                self.assertTrue(wanted(last), (labels, last))
+                            else:
+                                self.assertAlmostEqual(last, wanted, msg=str(labels))
 
     def test_rows_are_those_of_the_history(self) -> None:
         for (title, label, ref), (before, after) in ROWS.items():
             for chapter, expected in {CLEAN: before, MIGRATION: after, FAILING: after}.items():
                 with self.subTest(chapter=chapter, panel=title, ref=ref):
                     answer = self.answer(chapter, MIGRATING, title, ref)
-                    found = {labels[label]: values[0] for labels, values in zip(answer.labels, answer.samples)}
-                    self.assertEqual(found, expected)
+                    found: dict[Key, dict[str, float]] = {}
+                    for labels, values in zip(answer.labels, answer.samples):
+                        found.setdefault(key(labels), {})[labels[label]] = values[0]
+                    self.assertEqual(found, {HISTORY: expected, COPY: before, OTHER: before})
 
     def answer(self, chapter: str, file: str, title: str, ref: str, selection: str = "all") -> Answer:
         wanted = (selection, file, title, ref)
@@ -250,14 +285,17 @@ class Queries(unittest.TestCase):
         self.assertEqual(rows, [{"source": SOURCE, "reason": "not_found"}])
 
     def test_variables_offer_what_there_is(self) -> None:
-        offered = {"cluster": [CLUSTER], "job": [JOB], "source": [SOURCE], "account": [*history.ACCOUNTS]}
+        offered = {"cluster": [CLUSTER], "namespace": [OTHER_NAMESPACE], "job": [JOB], "account": [*history.ACCOUNTS]}
+        offered["source"] = sorted([SOURCE, OTHER_SOURCE])
         offered["service"] = sorted({calls.service for calls in history.CLEAN})
         for chapter, seen in self.chapters.items():
             for file, board in BOARDS.items():
                 with self.subTest(chapter=chapter, file=file):
                     found = dict(seen.options[file])
-                    [instance] = found.pop("instance")
-                    self.assertRegex(instance, r"^127\.0\.0\.1:\d+$")
+                    instances = found.pop("instance")
+                    self.assertEqual(len(instances), len(TARGETS))
+                    for instance in instances:
+                        self.assertRegex(instance, r"^127\.0\.0\.1:\d+$")
                     self.assertEqual(found, {name: offered[name] for name in found})
                     asked = [one["name"] for one in board["templating"]["list"] if one["type"] == "query"]
                     self.assertEqual({*found, "instance"}, set(asked))
@@ -295,23 +333,29 @@ class Checks(unittest.TestCase):
         return Answer(OVERVIEW, query, "all", query.expr, result)
 
     def test_every_check_notices_what_is_wrong(self) -> None:
-        labels = {"cluster": "c", "source": "s"}
+        labels = {"cluster": CLUSTER, "source": SOURCE}
+        copy, other = {**labels, "source": OTHER_SOURCE}, {"namespace": OTHER_NAMESPACE, "source": SOURCE}
+        three = lambda value: [(of, [value]) for of in (labels, copy, other)]
         account = {**labels, "account_id": "1"}
         now = 1000 * time.time()
         right = [
-            self.made("Outdated calls", (labels, [0])),
+            self.made("Outdated calls", *three(0)),
             self.made("Last outdated call", (labels, [now])),
-            self.made("TLS 1.3", (labels, [0.5])),
+            self.made("TLS 1.3", *three(0.5)),
             self.made("Outdated calls, by account", (account, [1, 2]), ({**account, "account_id": "2"}, [3])),
             self.made("Accounts", (account, [1])),
         ]
         for answer in right:
             self.assertEqual([found for check in CHECKS for found in check(answer)], [], answer)
         wrong = [
-            (wrong_shape, self.made("Outdated calls", (labels, [0]), ({**labels, "source": "t"}, [0]))),
+            (wrong_shape, self.made("Outdated calls", (labels, [0]))),
+            (wrong_shape, self.made("Outdated calls", *three(0), (labels, [0]))),
+            (wrong_shape, self.made("Outdated calls", *three(0), ({**labels, "source": "t"}, [0]))),
+            (wrong_shape, self.made("Outdated calls", (labels, [0]), (other, [0]))),
             (wrong_shape, self.made("Outdated calls, by account", (account, [1]))),
             (wrong_shape, self.made("Outdated calls, by account", (account, [1, 2]), ({**account, "x": "2"}, [1, 2]))),
-            (wrong_labels, self.made("Outdated calls", ({"cluster": "c"}, [0]))),
+            (wrong_labels, self.made("Outdated calls", ({"cluster": CLUSTER}, [0]))),
+            (wrong_labels, self.made("Outdated calls", ({"source": SOURCE}, [0]))),
             (wrong_labels, self.made("Accounts", (labels, [1]))),
             (wrong_values, self.made("Outdated calls", (labels, [math.nan]))),
             (wrong_values, self.made("Last outdated call", (labels, [now / 1000]))),
@@ -319,8 +363,9 @@ class Checks(unittest.TestCase):
         ]
         for check, answer in wrong:
             self.assertNotEqual(list(check(answer)), [], answer)
-        moment = self.made("Outdated calls", (labels, [0]))
-        ranged = Answer(OVERVIEW, moment.query, "all", "", [{"metric": labels, "values": [[0, "0"], [1, "0"]]}])
+        moment = self.made("Outdated calls", *three(0))
+        lines = [{"metric": one["metric"], "values": [[0, "0"], [1, "0"]]} for one in moment.result]
+        ranged = Answer(OVERVIEW, moment.query, "all", "", lines)
         self.assertNotEqual(list(wrong_shape(ranged)), [])
 
 
