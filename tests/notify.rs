@@ -26,6 +26,8 @@ use support::{BINARY, Exporter, PATIENCE, config, request, wait_for};
 const READY: &str = "READY=1\nSTATUS=ready\n";
 const REFUSED: &str =
     "READY=1\nSTATUS=not reloaded, see the log: the configuration before goes on\n";
+const SHUT: &str = "READY=1\nSTATUS=not reloaded, see the log: the configuration before goes on, and nobody is let in \
+                    until the web configuration is mended\n";
 const STOPPING: &str = "STOPPING=1\nSTATUS=stopping\n";
 const WATCHDOG: &str = "WATCHDOG=1\n";
 
@@ -48,10 +50,18 @@ impl Manager {
 
     /// Starts the exporter as the service manager does, and waits until it listens.
     fn start(&self, config: &Path, environment: &[(&str, &str)]) -> Exporter {
+        self.start_with(config, &[], environment)
+    }
+
+    /// With more arguments.
+    fn start_with(&self, config: &Path, more: &[&str], environment: &[(&str, &str)]) -> Exporter {
         let socket = self.path();
         let socket = [("NOTIFY_SOCKET", socket.to_str().unwrap())];
         let arguments = ["--config.file", config.to_str().unwrap()];
-        Exporter::start_in(&arguments, &[&socket[..], environment].concat())
+        Exporter::start_in(
+            &[&arguments, more].concat(),
+            &[&socket[..], environment].concat(),
+        )
     }
 
     /// The next message, unless there is none for so long.
@@ -159,7 +169,9 @@ fn a_reload_begins_and_ends_whoever_asked_and_however_it_went() {
     let manager = Manager::new();
     let config = config(manager.home.path(), manager.home.path(), "");
     let right = fs::read_to_string(&config).unwrap();
-    let exporter = manager.start(&config, &[]);
+    let web = manager.home.path().join("web.yml");
+    fs::write(&web, "").unwrap();
+    let exporter = manager.start_with(&config, &["--web.config.file", web.to_str().unwrap()], &[]);
     assert_eq!(manager.next(), READY);
     let begins = |before: u128| {
         let message = manager.next();
@@ -188,6 +200,11 @@ fn a_reload_begins_and_ends_whoever_asked_and_however_it_went() {
     exporter.signal("HUP");
     begins(before);
     assert_eq!(manager.next(), READY);
+
+    fs::write(&web, "{").unwrap();
+    exporter.signal("HUP");
+    begins(before);
+    assert_eq!(manager.next(), SHUT);
 }
 
 #[test]

@@ -3,8 +3,10 @@
 mod support;
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,9 @@ use tempfile::TempDir;
 
 /// What is logged for each password that is compared.
 const COMPARED: &str = "a password was compared with a bcrypt hash";
+
+/// So long the program goes by what it knows of the files; and a little more.
+const FRESH: Duration = Duration::from_millis(120);
 
 /// A running exporter with a web configuration.
 struct Site {
@@ -49,6 +54,12 @@ impl Site {
     fn get(&self, path: &str, pair: &str) -> Answer {
         let basic = format!("Basic {}", STANDARD.encode(pair));
         request(self.address(), "GET", path, &[("Authorization", &basic)])
+    }
+
+    /// Writes the file anew, and waits until it is looked at.
+    fn edit(&self, text: &str) {
+        fs::write(&self.web, text).unwrap();
+        thread::sleep(FRESH);
     }
 
     /// How many passwords were compared.
@@ -199,7 +210,7 @@ fn slow_hashes_hold_up_neither_others_nor_those_who_are_known() {
 fn users_change_while_it_runs_but_cannot_be_done_without() {
     let site = Site::start(&users(&[("alice", "first")]));
     assert_eq!(site.get("/", "alice:first").status, 200);
-    fs::write(&site.web, users(&[("alice", "second"), ("bob", "his")])).unwrap();
+    site.edit(&users(&[("alice", "second"), ("bob", "his")]));
     assert_eq!(
         site.get("/", "alice:first").status,
         401,
@@ -208,7 +219,7 @@ fn users_change_while_it_runs_but_cannot_be_done_without() {
     assert_eq!(site.get("/", "alice:second").status, 200);
     assert_eq!(site.get("/", "bob:his").status, 200);
     thread::sleep(Duration::from_millis(1500));
-    fs::write(&site.web, users(&[("bob", "his")])).unwrap();
+    site.edit(&users(&[("bob", "his")]));
     assert_eq!(site.get("/", "alice:second").status, 401);
     assert_eq!(site.get("/", "bob:his").status, 200);
 
@@ -220,7 +231,7 @@ fn users_change_while_it_runs_but_cannot_be_done_without() {
         "basic_auth_users",
         "{",
     ] {
-        fs::write(&site.web, text).unwrap();
+        site.edit(text);
         let answer = site.get("/", "bob:his");
         assert_eq!(answer.status, 500, "{text}");
         assert_eq!(
@@ -243,7 +254,7 @@ fn users_change_while_it_runs_but_cannot_be_done_without() {
     // Each problem once, not at each request; the first two texts have the same.
     wait_for("the log", || (told() >= 4).then_some(()));
     assert_eq!(told(), 4);
-    fs::write(&site.web, users(&[("bob", "his")])).unwrap();
+    site.edit(&users(&[("bob", "his")]));
     assert_eq!(site.get("/", "bob:his").status, 200);
 
     let open = Site::start("");
@@ -251,15 +262,62 @@ fn users_change_while_it_runs_but_cannot_be_done_without() {
         request(open.address(), "GET", "/-/healthy", &[]).status,
         200
     );
-    fs::write(&open.web, users(&[("bob", "his")])).unwrap();
+    open.edit(&users(&[("bob", "his")]));
     assert_eq!(
         request(open.address(), "GET", "/-/healthy", &[]).status,
         401,
         "more is always possible"
     );
-    let tls = "tls_server_config: {cert_file: none.crt, key_file: none.key}\n";
-    fs::write(&open.web, tls).unwrap();
+    // From then on it cannot be taken away either.
+    for text in ["", "basic_auth_users: {}\n"] {
+        open.edit(text);
+        for pair in ["bob:his", "nobody:"] {
+            assert_eq!(open.get("/-/healthy", pair).status, 500, "{text}");
+        }
+    }
+    open.wait_for_log("cannot do without passwords without a restart");
+    open.edit("tls_server_config: {cert_file: none.crt, key_file: none.key}\n");
     assert_eq!(open.get("/-/healthy", "bob:his").status, 500);
+}
+
+/// A pipe that nobody writes to is there as a file on a hung mount is, and reading it never ends either.
+#[test]
+fn a_file_that_is_never_read_holds_up_one_request_and_nothing_else() {
+    let site = Site::start(&users(&[("alice", "sesame")]));
+    let get = || site.get("/-/healthy", "alice:sesame").status;
+    assert_eq!(get(), 200);
+    fs::remove_file(&site.web).unwrap();
+    let made = Command::new("mkfifo").arg(&site.web).status().unwrap();
+    assert!(made.success());
+    thread::sleep(FRESH);
+    let mut first = TcpStream::connect(site.address()).unwrap();
+    first
+        .write_all(b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    first
+        .set_read_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    let nothing = first.read(&mut [0]).unwrap_err();
+    assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+    // What was read before holds.
+    for _ in 0..20 {
+        assert_eq!(get(), 200);
+        assert_eq!(site.get("/-/healthy", "alice:wrong").status, 401);
+    }
+    let basic = format!("Basic {}", STANDARD.encode("alice:sesame"));
+    let headers = [("Authorization", basic.as_str())];
+    let reload = request(site.address(), "POST", "/-/reload", &headers);
+    assert_ne!(reload.status, 200);
+    assert!(
+        reload.text().contains("took too long to be read"),
+        "{}",
+        reload.text()
+    );
+    assert_eq!(get(), 200);
+    drop(first);
+    let (status, took, log) = site.exporter.end_with("TERM");
+    assert!(status.success(), "{log:#?}");
+    assert!(took < Duration::from_secs(9), "{took:?}");
 }
 
 #[test]
@@ -308,22 +366,18 @@ fn requests_over_the_rate_limit_are_refused_until_its_interval_is_over() {
         "too many requests, see rate_limit of the web configuration\n"
     );
     // Another file with the same limit does not fill the bucket; another limit is a new one.
-    fs::write(
-        &site.web,
-        limit(
-            "1h",
-            "http_server_config: {headers: {X-Frame-Options: deny}}\n",
-        ),
-    )
-    .unwrap();
+    site.edit(&limit(
+        "1h",
+        "http_server_config: {headers: {X-Frame-Options: deny}}\n",
+    ));
     assert_eq!(statuses(), [429; 4]);
-    fs::write(&site.web, limit("2h", "")).unwrap();
+    site.edit(&limit("2h", ""));
     assert_eq!(statuses(), [200, 200, 429, 429]);
-    fs::write(&site.web, limit("100ms", "")).unwrap();
+    site.edit(&limit("100ms", ""));
     assert_eq!(statuses()[..2], [200, 200]);
     wait_for("the interval", || {
         (request(site.address(), "GET", "/-/healthy", &[]).status == 200).then_some(())
     });
-    fs::write(&site.web, "").unwrap();
+    site.edit("");
     assert_eq!(statuses(), [200; 4]);
 }

@@ -9,6 +9,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use certificates::{Ca, Got, curl, deliver, dns, email, ip, uri};
@@ -16,6 +17,9 @@ use support::{Exporter, PATIENCE, config, request, wait_for};
 use tempfile::TempDir;
 
 const TLS: &str = "cert_file: server.crt, key_file: server.key";
+
+/// So long the program goes by what it knows of the files; and a little more.
+const FRESH: Duration = Duration::from_millis(120);
 
 /// A running exporter with a web configuration, and a client for it.
 struct Site {
@@ -72,7 +76,13 @@ impl Site {
 
 fn write(home: &Path, keys: &str, more: &str) {
     let text = format!("tls_server_config: {{{TLS}{keys}}}\n{more}");
+    edit(home, &text);
+}
+
+/// Writes the file anew, and waits until it is looked at.
+fn edit(home: &Path, text: &str) {
     fs::write(home.join("web.yml"), text).unwrap();
+    sleep(FRESH);
 }
 
 #[test]
@@ -131,7 +141,7 @@ fn versions_suites_and_curves_are_those_of_the_file() {
     let pems = inline(home, "cert", "server.crt") + &inline(home, "key", "server.key");
     let rewrite = |more: &str| {
         let text = format!("tls_server_config:\n{pems}{more}\n");
-        fs::write(home.join("web.yml"), text).unwrap();
+        edit(home, &text);
     };
     let suite = |got: &Got| {
         let line = got
@@ -260,18 +270,21 @@ fn certificates_and_file_are_read_again_without_a_restart() {
     // In place, at once, and of the same length or not.
     let second = Ca::new(home, "second");
     second.issue("server", &[ip("127.0.0.1")]);
+    sleep(FRESH);
     assert!(trusted("second.crt") && !trusted("ca.crt"));
     // By rename, as Kubernetes does with its links, long after the last look.
-    std::thread::sleep(Duration::from_millis(1500));
+    sleep(Duration::from_millis(1500));
     assert!(trusted("second.crt"));
     let third = Ca::new(home, "third");
     third.issue("next", &[ip("127.0.0.1")]);
     fs::rename(home.join("next.crt"), home.join("server.crt")).unwrap();
+    sleep(FRESH);
     // A certificate without its key is broken for as long as it takes: nobody gets through.
     assert!(!trusted("third.crt") && !trusted("second.crt"));
     site.wait_for_log("a problem of the web configuration");
     site.wait_for_log("cannot be used together");
     fs::rename(home.join("next.key"), home.join("server.key")).unwrap();
+    sleep(FRESH);
     assert!(trusted("third.crt"));
     site.wait_for_log("the web configuration was read anew");
 
@@ -284,31 +297,53 @@ fn certificates_and_file_are_read_again_without_a_restart() {
         ),
         ("tls_server_config: [", "web.yml"),
     ] {
-        fs::write(home.join("web.yml"), text).unwrap();
+        edit(home, text);
         assert!(!trusted("third.crt"), "{text}");
         site.wait_for_log(problem);
     }
     fs::remove_file(home.join("web.yml")).unwrap();
+    sleep(FRESH);
     assert!(!trusted("third.crt"));
     site.wait_for_log("cannot be read");
     write(home, "", "");
     assert!(trusted("third.crt"));
-
-    // What is demanded of clients can be raised while it runs, not lowered.
-    let demand = ", client_auth_type: RequireAnyClientCert";
-    write(home, demand, "");
-    assert!(!trusted("third.crt"));
 }
 
+/// Each step demands more of clients than the one before, and lets through `client` of the CA with its name.
 #[test]
-fn client_certificates_cannot_be_let_go_of_by_an_edit() {
-    let site = Site::start(", client_auth_type: RequireAnyClientCert", "");
+fn what_is_demanded_of_clients_can_be_raised_by_an_edit_but_not_lowered() {
+    let any = ", client_auth_type: RequireAnyClientCert";
+    let verified = ", client_auth_type: RequireAndVerifyClientCert, client_ca_file: ca.crt";
+    let names = ", client_allowed_sans: [client.example.org]";
+    let certificates = "client_auth_type: cannot do without client certificates without a restart";
+    let cas = "client_auth_type: cannot do without a CA of the clients without a restart";
+    let no_names = "client_allowed_sans: cannot do without names without a restart";
+
     let client = ["--cert", "client.crt", "--key", "client.key"];
-    assert_eq!(site.status(&client), Some(200));
-    write(site.home.path(), "", "");
-    assert_eq!(site.status(&client), None);
-    assert_eq!(site.status(&[]), None);
-    site.wait_for_log("cannot do without client certificates without a restart");
+    let stranger = ["--cert", "stranger.crt", "--key", "stranger.key"];
+    for (before, more, less, problem) in [
+        ("", any.to_owned(), "", certificates),
+        (any, format!("{any}{names}"), any, no_names),
+        (any, verified.to_owned(), any, cas),
+    ] {
+        let site = Site::start(before, "");
+        let home = site.home.path();
+        Ca::new(home, "other_ca").issue("stranger", &[dns("other.example.org")]);
+        assert_eq!(site.status(&stranger), Some(200), "{before}");
+        write(home, &more, "");
+        assert_eq!(site.status(&client), Some(200), "{more}");
+        if more != any {
+            assert_eq!(site.status(&stranger), None, "{more}");
+        }
+        assert_eq!(site.status(&[]), None, "{more}");
+        write(home, less, "");
+        for shown in [&client[..], &stranger, &[]] {
+            assert_eq!(site.status(shown), None, "{more} to {less}: {shown:?}");
+        }
+        site.wait_for_log(problem);
+        write(home, &more, "");
+        assert_eq!(site.status(&client), Some(200), "{more} again");
+    }
 }
 
 #[test]
@@ -316,9 +351,11 @@ fn a_reload_tells_of_a_broken_web_configuration() {
     let site = Site::start("", "");
     let post = || curl(site.home.path(), &["-X", "POST", &site.url("/-/reload")]).status();
     assert_eq!(post(), Some(200));
-    fs::write(site.home.path().join("web.yml"), "{").unwrap();
+    edit(site.home.path(), "{");
     site.exporter.signal("HUP");
-    site.wait_for_log("not reloaded: the configuration before goes on");
+    site.wait_for_log(
+        "not reloaded: the configuration before goes on, and nobody is let in until the web configuration is mended",
+    );
     write(site.home.path(), "", "");
     assert_eq!(post(), Some(200));
 }
@@ -388,7 +425,7 @@ fn who_dawdles_in_the_handshake_holds_up_nobody_and_is_cut_off() {
     let mut feeder = trickling.try_clone().unwrap();
     let feeder = std::thread::spawn(move || {
         while feeder.write_all(&[3]).is_ok() && started.elapsed() < PATIENCE {
-            std::thread::sleep(Duration::from_millis(500));
+            sleep(Duration::from_millis(500));
         }
     });
     assert_eq!(site.status(&[]), Some(200));

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime::{self, Runtime};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::{error, info};
 
 use self::recruit::Parts;
@@ -37,6 +39,8 @@ use crate::worker::Reports;
 
 /// How long work on blocking threads may go on after all else has ended: a read on a hung mount never ends.
 const RUNTIME_END: Duration = Duration::from_secs(1);
+/// How long the files of the configuration may take to be read, for the same reason.
+const READING: Duration = Duration::from_secs(5);
 
 /// Serves until a signal.
 pub fn run(flags: &Serve) -> Result<(), Failure> {
@@ -52,13 +56,14 @@ pub fn run(flags: &Serve) -> Result<(), Failure> {
         .map_err(|problems| Failure::Usage(problems.into()))?
         .map(Arc::new);
     let log = logging::start(config.log)?;
+    let (path, web) = (path.to_owned(), flags.web.clone());
     Program::new()?.run(Plan {
         config,
         scrapes: flags.web.max_requests,
         guard: guard.clone(),
         probe_address: flags.probe_address.clone(),
         reload: Some(Reload {
-            read: &|| read_all(path, &flags.web, guard.as_deref()),
+            read: Arc::new(move || read_all(&path, &web, guard.as_deref())),
             log,
         }),
     })
@@ -71,19 +76,49 @@ fn read(path: &Path, flags: &Web) -> Result<Config, Problems> {
 }
 
 /// The same, if the web configuration is good as well. That is in force already, as it always is.
-fn read_all(path: &Path, flags: &Web, guard: Option<&Guard>) -> Result<Config, Problems> {
+fn read_all(path: &Path, flags: &Web, guard: Option<&Guard>) -> Result<Config, Refused> {
     let config = read(path, flags);
     let Some(Err(web)) = guard.map(Guard::check) else {
-        return config;
+        return Ok(config?);
     };
     let mut problems = config.map_or_else(|problems| problems.0, |_| Vec::new());
     let lines = web.lines.iter();
     problems.extend(lines.map(|line| format!("{}: {line}", web.path)));
-    Err(Problems(problems))
+    Err(Refused {
+        problems: Problems(problems),
+        shut: true,
+    })
+}
+
+/// Why a reload did not come about.
+struct Refused {
+    problems: Problems,
+    /// Whether the web configuration is broken.
+    shut: bool,
+}
+
+impl From<Problems> for Refused {
+    fn from(problems: Problems) -> Self {
+        Self {
+            problems,
+            shut: false,
+        }
+    }
+}
+
+impl Refused {
+    /// How the program goes on.
+    fn outlook(&self) -> &'static str {
+        if self.shut {
+            "the configuration before goes on, and nobody is let in until the web configuration is mended"
+        } else {
+            "the configuration before goes on"
+        }
+    }
 }
 
 /// What the program is to do.
-pub(super) struct Plan<'p> {
+pub(super) struct Plan {
     pub(super) config: Config,
     /// How many scrapes are answered at once.
     pub(super) scrapes: usize,
@@ -92,12 +127,12 @@ pub(super) struct Plan<'p> {
     /// Where probes are answered, apart from all else.
     pub(super) probe_address: Option<String>,
     /// Without it nothing is ever reloaded.
-    pub(super) reload: Option<Reload<'p>>,
+    pub(super) reload: Option<Reload>,
 }
 
 /// How a configuration is reloaded.
-pub(super) struct Reload<'p> {
-    read: &'p dyn Fn() -> Result<Config, Problems>,
+pub(super) struct Reload {
+    read: Arc<dyn Fn() -> Result<Config, Refused> + Send + Sync>,
     log: Log,
 }
 
@@ -120,7 +155,7 @@ impl Program {
     }
 
     /// Runs the whole program until a signal.
-    pub(super) fn run(self, plan: Plan<'_>) -> Result<(), Failure> {
+    pub(super) fn run(self, plan: Plan) -> Result<(), Failure> {
         let Self { runtime, signals } = self;
         let outcome = runtime.block_on(until_signalled(plan, signals));
         runtime.shutdown_timeout(RUNTIME_END);
@@ -128,7 +163,7 @@ impl Program {
     }
 }
 
-async fn until_signalled(plan: Plan<'_>, mut signals: Signals) -> Result<(), Box<dyn Error>> {
+async fn until_signalled(plan: Plan, mut signals: Signals) -> Result<(), Box<dyn Error>> {
     info!(
         version = metrics::VERSION,
         revision = metrics::REVISION,
@@ -219,12 +254,12 @@ async fn until_signalled(plan: Plan<'_>, mut signals: Signals) -> Result<(), Box
         notify::reloading();
         match reload.over(&mut supervisor, &metrics).await {
             Ok(outcome) => {
-                match outcome {
+                match &outcome {
                     Ok(()) => notify::ready(),
-                    Err(_) => notify::not_reloaded(),
+                    Err(refused) => notify::not_reloaded(refused.outlook()),
                 }
                 if let Some(request) = request {
-                    request.answer(outcome.map_err(|problems| problems.to_string()));
+                    request.answer(outcome.map_err(|refused| refused.problems.to_string()));
                 }
             }
             Err(error) => break Err(error),
@@ -249,37 +284,47 @@ async fn bind(address: &str) -> Result<TcpListener, String> {
     listener.map_err(|error| format!("cannot listen on {address}: {error}"))
 }
 
-impl Reload<'_> {
+impl Reload {
     /// Reloads the configuration; an error ends the program.
     async fn over(
         &self,
         supervisor: &mut Supervisor,
         metrics: &Metrics,
-    ) -> Result<Result<(), Problems>, Box<dyn Error>> {
+    ) -> Result<Result<(), Refused>, Box<dyn Error>> {
         info!("reloading the configuration");
-        let outcome = match (self.read)() {
-            Err(problems) => Err(NotReloaded::Refused(problems)),
+        let read = Arc::clone(&self.read);
+        let reading = timeout(READING, spawn_blocking(move || read()));
+        let read = match reading.await {
+            Ok(read) => read?,
+            Err(_) => Err(Problems(vec!["its files took too long to be read".to_owned()]).into()),
+        };
+        let outcome = match read {
+            Err(refused) => Err(refused),
             Ok(config) => {
                 let level = config.log.level;
-                let outcome = supervisor.reload(config).await;
-                outcome.map(|()| self.log.set_level(level))
+                match supervisor.reload(config).await {
+                    Ok(()) => {
+                        self.log.set_level(level);
+                        Ok(())
+                    }
+                    Err(NotReloaded::Refused(problems)) => Err(problems.into()),
+                    Err(NotReloaded::Broken(error)) => return Err(error),
+                }
             }
         };
-        match outcome {
+        match &outcome {
             Ok(()) => {
                 metrics.config_loaded(Timestamp::now());
                 info!("reloaded");
-                Ok(Ok(()))
             }
-            Err(NotReloaded::Refused(problems)) => {
+            Err(refused) => {
                 metrics.config_refused();
-                for problem in &problems.0 {
+                for problem in &refused.problems.0 {
                     error!(problem, "a problem of the configuration");
                 }
-                error!("not reloaded: the configuration before goes on");
-                Ok(Err(problems))
+                error!("not reloaded: {}", refused.outlook());
             }
-            Err(NotReloaded::Broken(error)) => Err(error),
         }
+        Ok(outcome)
     }
 }

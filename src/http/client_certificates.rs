@@ -31,7 +31,7 @@ pub(super) struct Policy {
     /// Whether there is no connection without one.
     pub(super) required: bool,
     /// Whether it must come from one of the CAs.
-    verified: bool,
+    pub(super) verified: bool,
 }
 
 impl Policy {

@@ -1,35 +1,52 @@
-//! Who comes in, by the web configuration as it is now: the file and its certificates are looked at for each handshake
-//! and each request, and read again when they changed. What is broken lets nobody in.
+//! Who comes in, by the web configuration as it is now: the file and its certificates are looked at when handshakes
+//! and requests come, and read again when they changed. What is broken lets nobody in.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, HeaderMap};
+use tokio::sync::Mutex as AsyncMutex;
 use tracing::{error, info};
 
 use super::auth::{Admission, Passwords};
 use super::stamps::Stamps;
 use super::web_config::{self, RateLimit, Tls, WebConfig, WebProblems};
 
+/// How old what is known of the files may be.
+const FRESH: Duration = Duration::from_millis(100);
+
 /// The web configuration, and what was learned by it.
 #[derive(Debug)]
 pub struct Guard {
     path: PathBuf,
     passwords: Arc<Passwords>,
-    /// What protected the server at its start.
-    start: Protection,
-    state: Mutex<State>,
+    /// Whether the server speaks TLS.
+    tls: bool,
+    /// Locked for moments only.
+    known: Mutex<Known>,
+    /// Locked while the files are looked at, which may take as long as their file system likes.
+    files: Arc<AsyncMutex<Files>>,
 }
 
+/// What requests are judged by.
 #[derive(Debug)]
-struct State {
-    stamps: Stamps,
+struct Known {
     rules: Result<Arc<Rules>, WebProblems>,
+    /// When the look at the files began that told so.
+    looked: Instant,
+}
+
+/// What is compared with the files.
+#[derive(Debug)]
+struct Files {
+    stamps: Stamps,
     /// Kept over readings that are the same, so that none fills it up.
     bucket: Option<Arc<Bucket>>,
+    protection: Protection,
 }
 
 /// What holds for a connection or a request.
@@ -46,11 +63,13 @@ struct Bucket {
     tokens: DefaultDirectRateLimiter,
 }
 
-/// What an edit of the file cannot take away while the server runs: a file that is being written is short of its end.
+/// What an edit of the file cannot take away while the server runs, since it was in force once: a file that is being
+/// written is short of its end.
 #[derive(Clone, Copy, Debug)]
 struct Protection {
-    tls: bool,
     certificates: bool,
+    verified: bool,
+    names: bool,
     passwords: bool,
 }
 
@@ -65,12 +84,15 @@ pub(super) struct Verdict {
 impl Guard {
     /// Reads the file at `path`.
     pub fn new(path: &Path) -> Result<Self, WebProblems> {
+        let looked = Instant::now();
         let mut stamps = Stamps::new();
         let config = web_config::read(path, &mut stamps)?;
         let passwords = Passwords::new().map_err(|_| WebProblems {
             path: path.display().to_string(),
             lines: vec!["the system has no randomness to give".to_owned()],
         })?;
+        let tls = config.tls.is_some();
+        let protection = Protection::of(&config);
         let bucket = bucket(&config, None);
         let rules = Rules {
             bucket: bucket.clone(),
@@ -79,22 +101,26 @@ impl Guard {
         Ok(Self {
             path: path.to_owned(),
             passwords: Arc::new(passwords),
-            start: Protection::of(&rules.config),
-            state: Mutex::new(State {
-                stamps,
+            tls,
+            known: Mutex::new(Known {
                 rules: Ok(Arc::new(rules)),
-                bucket,
+                looked,
             }),
+            files: Arc::new(AsyncMutex::new(Files {
+                stamps,
+                bucket,
+                protection,
+            })),
         })
     }
 
     /// What the file asks for, in a few words.
     pub fn summary(&self) -> String {
-        let Ok(rules) = self.read() else {
+        let Ok(rules) = &self.known().rules else {
             return "broken".to_owned();
         };
         let config = &rules.config;
-        let mut parts = vec![if self.start.tls { "TLS" } else { "no TLS" }.to_owned()];
+        let mut parts = vec![if self.tls { "TLS" } else { "no TLS" }.to_owned()];
         if let Some(tls) = &config.tls {
             let http2 = tls.server.alpn_protocols.iter().any(|name| name == b"h2");
             parts.extend(http2.then(|| "HTTP/2".to_owned()));
@@ -113,12 +139,12 @@ impl Guard {
 
     /// Whether the server speaks TLS. That it does not change is a rule.
     pub fn has_tls(&self) -> bool {
-        self.start.tls
+        self.tls
     }
 
-    /// The problems of the file as it is now.
+    /// The problems of the file as it is now. Waits for the file system, so it is for threads that may.
     pub fn check(&self) -> Result<(), WebProblems> {
-        self.read().map(drop)
+        self.look(&mut self.files.blocking_lock()).map(drop)
     }
 
     /// Looks at a request from `peer`.
@@ -149,28 +175,57 @@ impl Guard {
         }
     }
 
-    /// The rules as they are now, read beside the event loop; none while they are broken.
+    /// The rules as they are now; none while they are broken. One of those who ask looks at the files, beside the event
+    /// loop; the others go by what is known, which is all there is while a file system hangs.
     pub(super) async fn rules(self: &Arc<Self>) -> Option<Arc<Rules>> {
+        let mut files = {
+            let known = self.known();
+            let files = Arc::clone(&self.files).try_lock_owned();
+            match files {
+                Ok(files) if known.looked.elapsed() >= FRESH => files,
+                _ => return known.rules.as_ref().ok().cloned(),
+            }
+        };
         let guard = Arc::clone(self);
-        let rules = tokio::task::spawn_blocking(move || guard.read().ok());
-        rules.await.ok()?
+        // Goes on when the client is gone.
+        let look = move || guard.look(&mut files).ok();
+        tokio::task::spawn_blocking(look).await.ok()?
     }
 
-    fn read(&self) -> Result<Arc<Rules>, WebProblems> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = state.stamps.changed();
-        if !changed && state.stamps.settled() {
-            return state.rules.clone();
-        }
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn look(&self, files: &mut Files) -> Result<Arc<Rules>, WebProblems> {
+        let looked = Instant::now();
+        let before = self.known().rules.clone();
+        let rules = if files.stamps.changed() || !files.stamps.settled() {
+            self.read(files, &before)
+        } else {
+            before
+        };
+        *self.known() = Known {
+            rules: rules.clone(),
+            looked,
+        };
+        rules
+    }
+
+    fn read(
+        &self,
+        files: &mut Files,
+        before: &Result<Arc<Rules>, WebProblems>,
+    ) -> Result<Arc<Rules>, WebProblems> {
+        let changed = files.stamps.changed();
         let mut stamps = Stamps::new();
         let config = web_config::read(&self.path, &mut stamps);
-        let config = config.and_then(|config| self.start.kept_by(config, &self.path));
+        let config = config.and_then(|config| self.protected(files, config));
         let rules = config.map(|config| {
-            state.bucket = bucket(&config, state.bucket.take());
-            let bucket = state.bucket.clone();
+            files.bucket = bucket(&config, files.bucket.take());
+            let bucket = files.bucket.clone();
             Arc::new(Rules { config, bucket })
         });
-        match (&rules, &state.rules) {
+        match (&rules, before) {
             (Err(new), Err(old)) if new == old => {}
             (Err(problems), _) => {
                 for problem in &problems.lines {
@@ -184,9 +239,25 @@ impl Guard {
             (Ok(_), Ok(_)) if !changed => {}
             (Ok(_), _) => info!("the web configuration was read anew"),
         }
-        state.stamps = stamps.or_older(&state.stamps);
-        state.rules = rules.clone();
+        files.stamps = stamps.or_older(&files.stamps);
         rules
+    }
+
+    /// `config`, if it protects as much as any before; from then on no less than it.
+    fn protected(&self, files: &mut Files, config: WebConfig) -> Result<WebConfig, WebProblems> {
+        let new = Protection::of(&config);
+        let mut lines = files.protection.missing_in(new);
+        if config.tls.is_some() != self.tls {
+            lines.push("tls_server_config: TLS cannot be switched on or off without a restart");
+        }
+        if lines.is_empty() {
+            files.protection = new;
+            return Ok(config);
+        }
+        Err(WebProblems {
+            path: self.path.display().to_string(),
+            lines: lines.into_iter().map(str::to_owned).collect(),
+        })
     }
 }
 
@@ -209,36 +280,37 @@ impl Verdict {
 
 impl Protection {
     fn of(config: &WebConfig) -> Self {
+        let tls = config.tls.as_ref();
         Self {
-            tls: config.tls.is_some(),
-            certificates: config
-                .tls
-                .as_ref()
-                .is_some_and(|tls| tls.wants_certificates),
+            certificates: tls.is_some_and(|tls| tls.wants_certificates),
+            verified: tls.is_some_and(|tls| tls.verifies_certificates),
+            names: tls.is_some_and(|tls| tls.wants_names),
             passwords: config.users.len() > 0,
         }
     }
 
-    /// `config`, if it protects as much.
-    fn kept_by(self, config: WebConfig, path: &Path) -> Result<WebConfig, WebProblems> {
-        let new = Self::of(&config);
-        let mut lines = Vec::new();
-        if new.tls != self.tls {
-            lines.push("tls_server_config: TLS cannot be switched on or off without a restart");
-        }
-        if self.certificates && !new.certificates {
-            lines.push("tls_server_config.client_auth_type: cannot do without client certificates without a restart");
-        }
-        if self.passwords && !new.passwords {
-            lines.push("basic_auth_users: cannot do without passwords without a restart");
-        }
-        if lines.is_empty() {
-            return Ok(config);
-        }
-        Err(WebProblems {
-            path: path.display().to_string(),
-            lines: lines.into_iter().map(str::to_owned).collect(),
-        })
+    /// What `new` lacks, as it is told.
+    fn missing_in(self, new: Self) -> Vec<&'static str> {
+        let rules = [
+            (
+                self.certificates && !new.certificates,
+                "tls_server_config.client_auth_type: cannot do without client certificates without a restart",
+            ),
+            (
+                self.verified && !new.verified,
+                "tls_server_config.client_auth_type: cannot do without a CA of the clients without a restart",
+            ),
+            (
+                self.names && !new.names,
+                "tls_server_config.client_allowed_sans: cannot do without names without a restart",
+            ),
+            (
+                self.passwords && !new.passwords,
+                "basic_auth_users: cannot do without passwords without a restart",
+            ),
+        ];
+        let missing = rules.into_iter().filter(|(missing, _)| *missing);
+        missing.map(|(_, rule)| rule).collect()
     }
 }
 

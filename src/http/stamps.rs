@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// the file system counts.
 const UNSETTLED: Duration = Duration::from_secs(1);
 
-/// The files that were read, each as it was before it was read.
+/// The files that were read, each as it was before it was read; without a stamp, if it could not be.
 #[derive(Debug)]
 pub(super) struct Stamps {
     files: Vec<(PathBuf, Option<Stamp>)>,
@@ -29,10 +29,14 @@ impl Stamps {
         }
     }
 
-    /// Reads a file, and remembers which it was.
+    /// Reads a file, and remembers which it was. One that is there but was not read is another one at the next look:
+    /// what was in the way, such as too many open files, leaves no trace in a stamp when it is gone.
     pub(super) fn read(&mut self, path: &Path) -> io::Result<Vec<u8>> {
-        self.files.push((path.to_owned(), stamp(path)));
-        fs::read(path)
+        let stamp = stamp(path);
+        let read = fs::read(path);
+        let stamp = stamp.filter(|_| read.is_ok());
+        self.files.push((path.to_owned(), stamp));
+        read
     }
 
     /// Whether a file is another one than it was.
@@ -66,4 +70,30 @@ fn stamp(path: &Path) -> Option<Stamp> {
         known.ctime_nsec(),
     ];
     Some((known.dev(), known.ino(), known.size(), times))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_but_cannot_be_read_is_read_again() {
+        let home = tempfile::tempdir().unwrap();
+        let (folder, none, file) = (
+            home.path().join("folder"),
+            home.path().join("none"),
+            home.path().join("file"),
+        );
+        fs::create_dir(&folder).unwrap();
+        fs::write(&file, "text").unwrap();
+        for (path, readable, changed) in [
+            (&file, true, false),
+            (&none, false, false),
+            (&folder, false, true),
+        ] {
+            let mut stamps = Stamps::new();
+            assert_eq!(stamps.read(path).is_ok(), readable, "{path:?}");
+            assert_eq!(stamps.changed(), changed, "{path:?}");
+        }
+    }
 }

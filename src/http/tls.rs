@@ -208,6 +208,8 @@ impl Keys {
         Some(Tls {
             server: Arc::new(server),
             wants_certificates: policy.required,
+            verifies_certificates: policy.required && policy.verified,
+            wants_names: self.client_allowed_sans.is_some(),
         })
     }
 

@@ -49,6 +49,10 @@ pub(super) struct Tls {
     pub(super) server: Arc<ServerConfig>,
     /// Whether clients must show a certificate.
     pub(super) wants_certificates: bool,
+    /// Whether these must come from one of the CAs.
+    pub(super) verifies_certificates: bool,
+    /// Whether one of certain names must stand in them.
+    pub(super) wants_names: bool,
 }
 
 /// One request for each `interval`, and `burst` at once.

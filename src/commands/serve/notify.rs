@@ -29,10 +29,10 @@ pub(super) fn reloading() {
     }
 }
 
-/// The reload was refused, and the program goes on as before.
-pub(super) fn not_reloaded() {
-    let text = "not reloaded, see the log: the configuration before goes on";
-    tell(&[Ready, NotifyState::Status(text)]);
+/// The reload was refused; `outlook` says how the program goes on.
+pub(super) fn not_reloaded(outlook: &str) {
+    let text = format!("not reloaded, see the log: {outlook}");
+    tell(&[Ready, NotifyState::Status(&text)]);
 }
 
 /// The program is about to end.
