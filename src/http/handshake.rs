@@ -10,7 +10,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::deadlines::{Answering, Deadlines};
+use super::answering::Answering;
+use super::deadlines::Deadlines;
 use super::guard::Guard;
 
 /// From the connection to the end of the handshake.
