@@ -179,7 +179,9 @@ impl Door {
                 .serve_connection(stream, service);
             tokio::select! {
                 ended = watcher.watch(connection) => Ok(ended?),
-                () = answering.stuck(deadlines::WRITE) => Err("the client took nothing of an answer for too long".into()),
+                () = answering.stuck(deadlines::WRITE) => {
+                    Err("the client took nothing of an answer for too long".into())
+                }
             }
         } else {
             Ok(watcher.watch(http1(stream, service)).await?)
