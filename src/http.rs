@@ -1,6 +1,7 @@
 //! The HTTP server: listeners, limits, and the end of it. What is answered stands in [`routes`], who may ask in
 //! [`guard`].
 
+mod answering;
 mod auth;
 mod client_certificates;
 mod deadlines;
@@ -22,7 +23,7 @@ use hyper::body::Incoming;
 use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
@@ -30,7 +31,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use self::deadlines::{Answering, Deadlines};
+use self::answering::{Answering, Sending};
+use self::deadlines::Deadlines;
 use self::guard::Guard;
 use self::handshake::Encrypted;
 use self::routes::{App, Slices};
@@ -170,14 +172,19 @@ impl Door {
         };
         let Encrypted { stream, http2 } =
             shaken.inspect_err(|error| handshake::tell(error, peer))?;
-        let service = self.service(peer, answering);
+        let service = self.service(peer, answering.clone());
         if http2 {
             let connection = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .max_header_list_size(HEAD_BYTES)
                 .max_concurrent_streams(STREAMS)
                 .serve_connection(stream, service);
-            Ok(watcher.watch(connection).await?)
+            tokio::select! {
+                ended = watcher.watch(connection) => Ok(ended?),
+                () = answering.stuck(deadlines::WRITE) => {
+                    Err("the client took nothing of an answer for too long".into())
+                }
+            }
         } else {
             Ok(watcher.watch(http1(stream, service)).await?)
         }
@@ -190,7 +197,7 @@ impl Door {
         answering: Answering,
     ) -> impl Service<
         Request<Incoming>,
-        Response = Response<Slices>,
+        Response = Response<Sending<Slices>>,
         Error = Infallible,
         Future: Send + 'static,
     > {
@@ -206,7 +213,11 @@ impl Door {
                         Entrance::Probes => app.answer_probe(&request),
                     }
                 };
-                Ok(answering.wait(answer).await)
+                let mut answer = answering.wait(answer).await;
+                if request.method() == Method::HEAD {
+                    routes::leave_body_out(&mut answer);
+                }
+                Ok(answer.map(|body| answering.send(body)))
             }
         })
     }
@@ -215,7 +226,7 @@ impl Door {
 fn http1<I, S>(stream: I, service: S) -> http1::Connection<I, S>
 where
     I: Read + Write + Unpin + 'static,
-    S: Service<Request<Incoming>, Response = Response<Slices>, Error = Infallible>,
+    S: Service<Request<Incoming>, Response = Response<Sending<Slices>>, Error = Infallible>,
 {
     http1::Builder::new()
         .timer(TokioTimer::new())

@@ -3,8 +3,6 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,12 +11,14 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::answering::Answering;
+
 /// From the first byte of a request to the end of its head.
 const HEAD: Duration = Duration::from_secs(10);
 /// Between requests: longer than the usual scrape intervals, so that connections are used again.
 const IDLE: Duration = Duration::from_secs(150);
 /// For the other side to take some of the answer.
-const WRITE: Duration = Duration::from_secs(30);
+pub(super) const WRITE: Duration = Duration::from_secs(30);
 
 /// What the connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,43 +37,8 @@ pub(super) struct Deadlines {
     answering: Answering,
     /// Requests and answers go to and fro at the same time: HTTP/2.
     multiplexed: bool,
-    /// How many answers had begun or ended when the deadline was set.
-    turns: usize,
-}
-
-/// Whether answers are being made; clones share it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Answering(Arc<Turns>);
-
-#[derive(Debug, Default)]
-struct Turns {
-    begun: AtomicUsize,
-    ended: AtomicUsize,
-}
-
-/// An answer that is being made, or was given up.
-struct Turn<'a>(&'a Turns);
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.0.ended.fetch_add(1, Ordering::AcqRel);
-    }
-}
-
-impl Answering {
-    /// Waits for an answer.
-    pub(super) async fn wait<F: Future>(&self, answer: F) -> F::Output {
-        self.0.begun.fetch_add(1, Ordering::AcqRel);
-        let _turn = Turn(&self.0);
-        answer.await
-    }
-
-    /// How many answers are being made, and how many have begun or ended.
-    fn count(&self) -> (usize, usize) {
-        let ended = self.0.ended.load(Ordering::Acquire);
-        let begun = self.0.begun.load(Ordering::Acquire);
-        (begun.wrapping_sub(ended), begun.wrapping_add(ended))
-    }
+    /// How far the answers were when the deadline was set.
+    turns: u64,
 }
 
 impl Deadlines {
@@ -102,14 +67,14 @@ impl Deadlines {
 
     /// What a stream that is not ready comes to: pending, or an error once the deadline has passed.
     fn overdue<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
-        let (answering, turns) = self.answering.count();
+        let turns = self.answering.turns();
         if self.multiplexed && turns != self.turns && self.waiting != Waiting::Writing {
-            // Each request and each answer is a sign of life; single frames are none.
+            // Each request and each part of an answer is a sign of life; single frames are none.
             self.turns = turns;
             self.wait(Waiting::Request, IDLE);
         }
         ready!(self.deadline.as_mut().poll(context));
-        if answering > 0 {
+        if self.answering.is_making() {
             return Poll::Pending;
         }
         Poll::Ready(Err(io::Error::new(
@@ -125,7 +90,10 @@ impl Deadlines {
     ) -> Poll<io::Result<usize>> {
         match outcome {
             Poll::Ready(outcome) => {
-                self.wait(Waiting::Request, IDLE);
+                // On HTTP/2 this may be no answer, but a reply to a PING.
+                if !self.multiplexed || self.waiting == Waiting::Writing {
+                    self.wait(Waiting::Request, IDLE);
+                }
                 Poll::Ready(outcome)
             }
             Poll::Pending => {

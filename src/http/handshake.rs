@@ -13,7 +13,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::warn;
 
-use super::deadlines::{Answering, Deadlines};
+use super::answering::Answering;
+use super::deadlines::Deadlines;
 use super::guard::Guard;
 
 /// From the connection to the end of the handshake.
