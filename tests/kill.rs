@@ -39,8 +39,10 @@ fn deliver(root: &Path, delivered: &Mutex<Vec<Made>>, stop: &AtomicBool) {
 
 /// Every counter of the data block.
 fn counters(scrape: &Scrape) -> BTreeMap<(String, BTreeMap<String, String>), f64> {
-    let data =
-        |name: &str| name.ends_with("_total") && !name.starts_with("cloudtrail_tls_exporter_");
+    let data = |name: &str| {
+        let of_calls = name.starts_with("cloudtrail_tls_");
+        of_calls && name.ends_with("_total") && !name.starts_with("cloudtrail_tls_exporter_")
+    };
     scrape
         .0
         .iter()
