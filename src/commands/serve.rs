@@ -40,7 +40,7 @@ use crate::worker::Reports;
 /// How long work on blocking threads may go on after all else has ended: a read on a hung mount never ends.
 const RUNTIME_END: Duration = Duration::from_secs(1);
 /// How long the files of the configuration may take to be read, for the same reason.
-const READING: Duration = Duration::from_secs(5);
+const READING: Duration = Duration::from_secs(20);
 
 /// Serves until a signal.
 pub fn run(flags: &Serve) -> Result<(), Failure> {
