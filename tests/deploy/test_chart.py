@@ -10,10 +10,10 @@ import tomllib
 import unittest
 from pathlib import Path
 
-import golden
 import manifests
 import yaml
 from kubetools import CHART, HERE, ROOT, Refused, run, template
+from renders import Renders
 
 VALUES = HERE / "values"
 PROBLEMS = VALUES / "problems.txt"
@@ -44,25 +44,14 @@ def with_rules(rules: dict) -> list[dict]:
     return manifests.find(rendered, "PrometheusRule")["spec"]["groups"]
 
 
-class GoodValues(unittest.TestCase):
+class GoodValues(Renders, unittest.TestCase):
     """Each file of values/good."""
+
+    folder, own = "chart", OWN
 
     @classmethod
     def setUpClass(cls) -> None:
         cls.rendered = {path.stem: template("--values", path) for path in sorted((VALUES / "good").glob("*.yaml"))}
-
-    def test_render_what_is_kept(self) -> None:
-        for name, rendered in self.rendered.items():
-            with self.subTest(name):
-                golden.compare(self, f"chart/{name}", rendered)
-        kept = {path.stem for path in (golden.GOLDEN / "chart").iterdir()}
-        self.assertEqual(kept, self.rendered.keys())
-
-    def test_have_no_problem(self) -> None:
-        for name, rendered in self.rendered.items():
-            with self.subTest(name):
-                self.assertEqual(manifests.problems(rendered), [])
-                self.assertEqual(manifests.absent(rendered), OWN.get(name, set()))
 
     def test_name_what_the_program_has(self) -> None:
         for name, rendered in self.rendered.items():

@@ -7,10 +7,10 @@ import tempfile
 import unittest
 from pathlib import Path
 
-import golden
 import manifests
 import yaml
 from kubetools import KUBERNETES, ROOT, Refused, kustomize
+from renders import Renders
 
 SERVICE = KUBERNETES / "overlays" / "service"
 SIDECAR = KUBERNETES / "overlays" / "sidecar"
@@ -41,26 +41,15 @@ def variant(name: str) -> list[dict]:
         return kustomize(overlay)
 
 
-class Overlays(unittest.TestCase):
+class Overlays(Renders, unittest.TestCase):
     """Each folder of overlays, and the service one with each thing that its comments offer."""
+
+    folder, own = "kustomize", OWN
 
     @classmethod
     def setUpClass(cls) -> None:
         cls.rendered = {path.name: kustomize(path) for path in sorted((KUBERNETES / "overlays").iterdir())}
         cls.rendered |= {name: variant(name) for name in VARIANTS}
-
-    def test_render_what_is_kept(self) -> None:
-        for name, rendered in self.rendered.items():
-            with self.subTest(name):
-                golden.compare(self, f"kustomize/{name}", rendered)
-        kept = {path.stem for path in (golden.GOLDEN / "kustomize").iterdir()}
-        self.assertEqual(kept, self.rendered.keys())
-
-    def test_have_no_problem(self) -> None:
-        for name, rendered in self.rendered.items():
-            with self.subTest(name):
-                self.assertEqual(manifests.problems(rendered), [])
-                self.assertEqual(manifests.absent(rendered), OWN.get(name, set()))
 
     def test_name_what_the_program_has(self) -> None:
         for name, rendered in self.rendered.items():
