@@ -1,5 +1,5 @@
-//! `check-config`: reads the configuration, and the web configuration if there is one, as `serve` would, offline, and says every problem; a budget is compared with
-//! what the store knows.
+//! `check-config`: reads the configuration, and the web configuration if there is one, as `serve` would, offline, and
+//! says every problem; a budget is compared with what the store knows.
 
 use std::env;
 use std::io::Write;

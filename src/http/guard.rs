@@ -199,8 +199,9 @@ impl Guard {
     fn look(&self, files: &mut Files) -> Result<Arc<Rules>, WebProblems> {
         let looked = Instant::now();
         let before = self.known().rules.clone();
-        let rules = if files.stamps.changed() || !files.stamps.settled() {
-            self.read(files, &before)
+        let changed = files.stamps.changed();
+        let rules = if changed || !files.stamps.settled() {
+            self.read(files, &before, changed)
         } else {
             before
         };
@@ -215,8 +216,8 @@ impl Guard {
         &self,
         files: &mut Files,
         before: &Result<Arc<Rules>, WebProblems>,
+        changed: bool,
     ) -> Result<Arc<Rules>, WebProblems> {
-        let changed = files.stamps.changed();
         let mut stamps = Stamps::new();
         let config = web_config::read(&self.path, &mut stamps);
         let config = config.and_then(|config| self.protected(files, config));
